@@ -1,0 +1,1 @@
+"""The configuration values of kbench, one folder a group."""

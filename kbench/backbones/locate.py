@@ -1,0 +1,118 @@
+"""Where a backbone's files are, and what identifies them. No torch here, and no network."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from kbench.config import schema
+from kbench.config.identity import digest, science
+from kbench.errors import BackboneError, Problem
+from kbench.stages.store import hash_file
+
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "vocab.json")
+
+
+@dataclass(frozen=True)
+class Located:
+    """A backbone found on this machine.
+
+    Attributes:
+        identity: what decides its weights and vocabulary; part of every run's and stage's key.
+        folder: its files; None where it is built from the data.
+        where: address, for people.
+    """
+
+    identity: str
+    folder: str | None
+    where: str
+
+
+def locate(backbone: schema.Backbone) -> Located:
+    """Find a backbone: `backbone.path`, then built small, then an installed package, then the hub's cache.
+
+    Raises:
+        BackboneError: it is not on this machine, or its folder lacks a file.
+    """
+    if backbone.path is not None:
+        folder = Path(backbone.path).expanduser()
+        setting = f"backbone.path={backbone.path}"
+        if not folder.is_dir():
+            raise BackboneError(Problem(setting, f"there is no folder {folder}"))
+        return Located("files:" + _content(folder, setting), str(folder.resolve()), str(folder))
+    if backbone.tiny is not None:
+        return Located("tiny:" + digest(science(backbone.tiny))[:16], None, "built by kbench")
+    if backbone.package is not None:
+        return _packaged(backbone)
+    if backbone.hub is not None:
+        return _cached(backbone)
+    raise BackboneError(Problem(f"backbone={backbone.name}", "names no place", "give backbone.path=FOLDER"))
+
+
+def weights(folder: Path) -> list[Path]:
+    """The safetensors files of a folder; empty where there are none."""
+    return sorted(folder.glob("model*.safetensors"))
+
+
+def _content(folder: Path, setting: str) -> str:
+    problems = []
+    if not (folder / "config.json").is_file():
+        problems.append(Problem(setting, "holds no config.json"))
+    if not weights(folder):
+        old = (folder / "pytorch_model.bin").exists()
+        hint = "pytorch_model.bin is a pickle and is not read; save the model with safetensors" if old else ""
+        problems.append(Problem(setting, "holds no model.safetensors", hint))
+    vocabulary = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    if not vocabulary:
+        problems.append(Problem(setting, f"holds no tokenizer ({', '.join(_TOKENIZER_FILES)})"))
+    if problems:
+        raise BackboneError(*problems)
+    return digest([hash_file(path) for path in [folder / "config.json", *weights(folder), *vocabulary]])[:16]
+
+
+def _packaged(backbone: schema.Backbone) -> Located:
+    assert backbone.package is not None
+    module, _, inner = backbone.package.partition("/")
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None:
+        way = f"install it: {backbone.install}" if backbone.install else ""
+        raise BackboneError(Problem(f"backbone={backbone.name}", f"the package {module} is not installed", way))
+    folder = Path(found.origin).parent / inner
+    if not weights(folder):
+        raise BackboneError(Problem(f"backbone={backbone.name}", f"{folder} holds no model.safetensors"))
+    if backbone.sha256 is not None and hash_file(weights(folder)[0]) != backbone.sha256:
+        raise BackboneError(
+            Problem(f"backbone={backbone.name}", f"{weights(folder)[0]} has not the pinned sha256", "install it anew")
+        )
+    return Located(f"package:{backbone.sha256 or _content(folder, backbone.package)}", str(folder), backbone.package)
+
+
+def _cached(backbone: schema.Backbone) -> Located:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    assert backbone.hub is not None
+    address = f"{backbone.hub.id}@{backbone.hub.revision}"
+    try:
+        folder = Path(snapshot_download(backbone.hub.id, revision=backbone.hub.revision, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        raise BackboneError(
+            Problem(
+                f"backbone={backbone.name}",
+                f"{backbone.hub.id} is not in the hub's cache on this machine",
+                f"with internet: kbench fetch backbone={backbone.name}\n"
+                "from files: backbone.path=FOLDER with config.json, model.safetensors and the tokenizer\n"
+                "without either: backbone=minilm (pip carries it) or backbone=tiny (built here)",
+            )
+        ) from error
+    if not weights(folder):
+        raise BackboneError(
+            Problem(
+                f"backbone={backbone.name}",
+                f"the cache holds no model.safetensors of {address}",
+                f"fetch it: kbench fetch backbone={backbone.name}\n"
+                "where the repository has only pytorch_model.bin (a pickle): convert it and give backbone.path=FOLDER",
+            )
+        )
+    return Located(f"hub:{address}", str(folder), address)

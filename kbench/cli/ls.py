@@ -1,0 +1,117 @@
+"""`kbench ls`: what there is."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+from kbench import registry
+from kbench.cli import console
+
+Rows = list[dict[str, Any]]
+
+
+def run(argv: list[str]) -> int:
+    """List components; gives the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="kbench ls",
+        description="What there is.",
+        epilog="examples:\n  kbench ls\n  kbench ls data\n  kbench ls tables --json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("kind", nargs="?", choices=list(KINDS), help="what to list; nothing: the number of each")
+    parser.add_argument("--json", action="store_true", help="for a program")
+    arguments = parser.parse_args(argv)
+    if arguments.kind is None:
+        rows = [{"kind": kind, "number": str(len(names())), "names": ", ".join(names())} for kind, (names, _) in KINDS.items()]
+    else:
+        rows = KINDS[arguments.kind][1]()
+    if arguments.json:
+        console.as_json(rows)
+    else:
+        head = list(rows[0])
+        console.table(head, [[str(row[name]) for name in head] for row in rows])
+    return 0
+
+
+def read(group: str, name: str) -> dict[str, Any]:
+    """A YAML of `conf/` as plain values, its defaults list included."""
+    found: dict[str, Any] = yaml.safe_load((registry.conf_root() / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def headline(group: str, name: str) -> str:
+    """The first comment line of a YAML."""
+    text = (registry.conf_root() / group / f"{name}.yaml").read_text(encoding="utf-8")
+    return text.splitlines()[0].lstrip("# ").rstrip(".") if text.startswith("#") else ""
+
+
+def _methods() -> Rows:
+    rows = []
+    for name in registry.choices("method"):
+        method: Any = registry.load("method", name)
+        module = inspect.getmodule(method)
+        idea = (module.__doc__ or "").splitlines()[0].rstrip(".")
+        rows.append({"method": name, "tasks": ", ".join(sorted(method.needs.tasks)), "idea": idea})
+    return rows
+
+
+def _data() -> Rows:
+    rows = []
+    for name in registry.choices("data"):
+        data = read("data", name)
+        rows.append(
+            {
+                "data": name,
+                "task": data["task"],
+                "language": ", ".join(data["languages"]),
+                "classes": len(data["labels"]),
+                "train": data["rows"]["train"],
+                "test": data["rows"]["test"],
+                "from": "generated" if data["reader"] == "toy" else "hub or files" if data["hub"] else "files",
+            }
+        )
+    return rows
+
+
+def _backbones() -> Rows:
+    rows = []
+    for name in registry.choices("backbone"):
+        backbone = read("backbone", name)
+        hub = backbone["hub"]
+        place = f"hub: {hub['id']}" if hub else backbone["install"] or "built here"
+        rows.append({"backbone": name, "language": ", ".join(backbone["languages"]), "from": place})
+    return rows
+
+
+def _tables() -> Rows:
+    rows = []
+    for name in registry.tables():
+        text = (registry.experiments_root() / f"{name}.yaml").read_text(encoding="utf-8")
+        spec = yaml.safe_load(text)
+        rows.append({"table": name, "rows": len(spec["rows"]), "columns": len(spec["columns"]), "title": spec["title"]})
+    return rows
+
+
+def _plain(group: str) -> Callable[[], Rows]:
+    return lambda: [{group: name, "what": headline(group, name)} for name in registry.choices(group)]
+
+
+def _names(group: str) -> Callable[[], tuple[str, ...]]:
+    return lambda: registry.choices(group)
+
+
+# kind -> its names, and its rows
+KINDS: dict[str, tuple[Callable[[], tuple[str, ...]], Callable[[], Rows]]] = {
+    "methods": (_names("method"), _methods),
+    "data": (_names("data"), _data),
+    "backbones": (_names("backbone"), _backbones),
+    "tables": (registry.tables, _tables),
+    "train": (_names("train"), _plain("train")),
+    "hardware": (_names("hardware"), _plain("hardware")),
+    "trackers": (_names("tracker"), _plain("tracker")),
+}

@@ -1,0 +1,91 @@
+"""The bare form, `kbench method=... data=...`: check everything, then hand it to Hydra, which calls back for each run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from omegaconf import DictConfig
+
+from kbench.cli import console
+from kbench.config import compose
+from kbench.errors import EXIT_FAILED, EXIT_MISTAKE, UserError
+from kbench.runs.launch import launch
+from kbench.runs.prepare import Run, freeze, prepare
+from kbench.runs.result import read_status
+
+# flags with which Hydra prints something and runs nothing
+_SHOWS = ("cfg", "info", "hydra_help", "shell_completion", "help", "version")
+
+
+def run(argv: list[str]) -> int:
+    """Run a Hydra command line; gives the exit code."""
+    flags = compose.flags(argv)
+    if flags.help or flags.hydra_help or flags.shell_completion or flags.version:
+        return _hydra(argv)
+    points = compose.check(flags.overrides, sweep=bool(flags.multirun), config_dir=flags.config_dir)
+    if any(getattr(flags, name) for name in _SHOWS):
+        return _hydra(argv)
+    overrides = list(flags.overrides)
+    if not flags.multirun:
+        one = prepare(points[0][1], console.stage)
+        return console.ended(one, launch(one, overrides, console.note), overrides)
+    # every point is found, checked and written before the first one starts
+    runs = {}
+    for texts, config in points:
+        point = prepare(config, console.stage)
+        runs.setdefault(point.folder, (point, texts))
+    for point, texts in runs.values():
+        if not point.done:
+            freeze(point, texts)
+    done = sum(point.done for point, _ in runs.values())
+    print(f"sweep    {len(runs)} runs: {done} done, {len(runs) - done} to make", flush=True)
+    code = _hydra(argv)
+    return _summary([point for point, _ in runs.values()]) or code
+
+
+def _hydra(argv: list[str]) -> int:
+    try:
+        compose.hydra_main(job, argv)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else EXIT_FAILED
+    return 0
+
+
+def job(config: DictConfig) -> int:
+    """One run of a sweep, called by Hydra, in this process or in a launcher's. Gives the exit code; never raises."""
+    from hydra.core.hydra_config import HydraConfig
+
+    try:
+        compose.register()
+        point: Run = prepare(compose.typed(config), console.stage)
+        overrides = list(HydraConfig.get().overrides.task)
+        return console.ended(point, launch(point, overrides, console.note), overrides)
+    except UserError as error:
+        print(f"error: {error.render()}", file=sys.stderr)
+        return EXIT_MISTAKE
+
+
+def _summary(runs: list[Run]) -> int:
+    """The table under a sweep; exit code 1 where a run has no result."""
+    rows: list[list[str]] = []
+    failed = 0
+    for point in runs:
+        cells: Any = console.result_cells(point) if point.done else None
+        if cells is None:
+            failed += 1
+            status = read_status(point.folder)
+            cells = [status["state"], str(status.get("error", "")).splitlines()[0] if status.get("error") else ""]
+        rows.append([point.config.method.name, point.config.data.name, f"s{point.config.seed}", *cells, point.key[:8]])
+    print()
+    console.table(["method", "data", "seed", "test", "", "run"], rows)
+    if failed:
+        print(f"\n{failed} of {len(runs)} runs have no result; the same command makes only those", file=sys.stderr)
+    return EXIT_FAILED if failed else 0
+
+
+def main_environment() -> dict[str, str]:
+    """The environment variables that kbench reads."""
+    names = ("KBENCH_DATA", "KBENCH_DEBUG", "HF_HOME", "HF_HUB_OFFLINE")
+    return {name: os.environ[name] for name in names if name in os.environ}

@@ -1,0 +1,271 @@
+"""Hydra's part: from overrides to checked configurations. The only module that imports hydra.
+
+`check` finds every mistake of an override list before anything runs and says all of them at once; `hydra_main` then
+hands the same words to Hydra, so `-m`, `--cfg job`, `--info`, launchers and completion behave as Hydra documents them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module, main
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kbench import registry
+from kbench.config import strict
+from kbench.config.schema import Config
+from kbench.errors import ConfigError, Problem
+
+CONFIG_MODULE = "kbench.conf"
+_VERSION_BASE = "1.3"
+
+
+def register() -> None:
+    """Put the schemas into Hydra's store: the root, and each method's own."""
+    store = ConfigStore.instance()
+    store.store(group="schema", name="config", node=Config)
+    for name in registry.choices("method"):
+        store.store(group="schema/method", name=name, node=registry.load("method", name).Config)  # type: ignore[attr-defined]
+
+
+def flags(argv: list[str]) -> Any:
+    """Hydra's own reading of a command line: `.overrides`, `.multirun`, `.cfg`, `.info`, ..."""
+    return get_args_parser().parse_args(argv)
+
+
+def compose(overrides: list[str], config_dir: str | None = None) -> Config:
+    """One typed, checked configuration.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    return check(overrides, sweep=False, config_dir=config_dir)[0][1]
+
+
+def check(overrides: list[str], *, sweep: bool, config_dir: str | None = None) -> list[tuple[list[str], Config]]:
+    """The points of an override list, each with its typed configuration.
+
+    Args:
+        overrides: Hydra overrides, as on the command line.
+        sweep: whether commas and ranges make several points (`-m`).
+        config_dir: a further folder of configuration groups (`--config-dir`).
+
+    Raises:
+        ConfigError: with every problem of every override and point.
+    """
+    with _loader(config_dir) as extra:
+        parsed, problems = _parse(overrides, sweep)
+        groups = [o for o in parsed if _is_group(o)]
+        values = [o for o in parsed if not _is_group(o) and not _is_hydra(o)]
+        bad_groups = {id(o): found for o in groups if (found := _choice_problems(o))}
+        problems += [p for found in bad_groups.values() for p in found]
+        good_groups = [o for o in groups if id(o) not in bad_groups]
+        seen: dict[tuple[str, str], None] = {}
+        points: list[tuple[list[str], DictConfig]] = []
+        for choice in itertools.product(*(_expand(o) for o in good_groups)):
+            base = _compose_base([*choice, *extra])
+            good: list[list[str]] = []
+            for override in values:
+                texts = []
+                for text in _expand(override):
+                    found = _value_problem(base, override, text)
+                    if found is None:
+                        texts.append(text)
+                    else:
+                        seen.setdefault((found.where, found.what), None)
+                good.append(texts)
+            for point in itertools.product(*good):
+                config = base.copy()
+                for override, text in zip(values, point, strict=True):
+                    _apply(config, override, text)
+                points.append(([*choice, *point], config))
+        problems += [Problem(where, what) for where, what in seen]
+        checked = []
+        for texts, config in points:
+            try:
+                checked.append((texts, typed(config)))
+            except ConfigError as error:
+                problems += [p for p in error.problems if p not in problems]
+        if problems:
+            raise ConfigError(*problems)
+        return checked
+
+
+def typed(config: DictConfig) -> Config:
+    """A composed configuration as typed objects, after every check.
+
+    Raises:
+        ConfigError: unknown keys, absent values, broken interpolations, broken rules, a method that does not fit.
+    """
+    config = config.copy()
+    OmegaConf.set_struct(config, False)
+    config.pop("hydra", None)
+    problems = strict.unknown_keys(config) + strict.missing_values(config)
+    if problems:
+        raise ConfigError(*problems)
+    try:
+        OmegaConf.resolve(config)
+        objects = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise ConfigError(Problem(str(error.full_key or ""), _first_line(error))) from error
+    assert isinstance(objects, Config)
+    problems = strict.rules(objects) + strict.fits(objects)
+    if problems:
+        raise ConfigError(*problems)
+    return objects
+
+
+def save(config: Config, path: Path) -> None:
+    """Write a configuration as YAML, complete and resolved."""
+    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
+
+
+def load(path: Path) -> Config:
+    """Read a configuration that `save` wrote; types are checked again.
+
+    Raises:
+        ConfigError: the file was edited into something that is no configuration.
+    """
+    try:
+        raw = OmegaConf.load(path)
+        assert isinstance(raw, DictConfig)
+        schema = OmegaConf.structured(Config)
+        schema.method = OmegaConf.structured(registry.load("method", raw.method.name).Config)  # type: ignore[attr-defined]
+        merged = OmegaConf.merge(schema, raw)
+    except (OmegaConfBaseException, yaml.YAMLError, AssertionError) as error:
+        raise ConfigError(Problem(str(path), f"is no configuration of kbench: {_first_line(error)}")) from error
+    assert isinstance(merged, DictConfig)
+    return typed(merged)
+
+
+def hydra_main(job: Callable[[DictConfig], Any], argv: list[str]) -> None:
+    """Hand a command line to Hydra. `job` gets each composed configuration."""
+    register()
+    decorated = main(version_base=_VERSION_BASE, config_path=f"pkg://{CONFIG_MODULE}", config_name="config")(job)
+    before, sys.argv = sys.argv, ["kbench", *argv]
+    try:
+        decorated()
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def _loader(config_dir: str | None) -> Iterator[list[str]]:
+    """Hydra's configuration loader, initialised; gives the overrides that add `config_dir`."""
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_module(version_base=_VERSION_BASE, config_module=CONFIG_MODULE):
+        yield [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+
+
+def _parse(overrides: list[str], sweep: bool) -> tuple[list[Override], list[Problem]]:
+    parser = OverridesParser.create()
+    parsed, problems = [], []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException as error:
+            problems.append(Problem(text, f"is no override: {_first_line(error)}", "write key=value"))
+            continue
+        if override.type == OverrideType.DEL:
+            problems.append(Problem(text, "a key cannot be removed", "set it to null where the schema allows it"))
+        elif override.is_sweep_override() and not sweep:
+            problems.append(Problem(text, "names several values", "a sweep needs -m: kbench -m " + text))
+        else:
+            parsed.append(override)
+    return parsed, problems
+
+
+def _is_hydra(override: Override) -> bool:
+    return override.key_or_group.split(".")[0].split("/")[0] == "hydra"
+
+
+def _is_group(override: Override) -> bool:
+    return override.key_or_group in registry.GROUPS and not _is_hydra(override)
+
+
+def _expand(override: Override) -> list[str]:
+    """The override as one text a value."""
+    if not override.is_sweep_override():
+        assert override.input_line is not None
+        return [override.input_line]
+    key = override.get_key_element()
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _choice_problems(override: Override) -> list[Problem]:
+    group = override.key_or_group
+    loader = GlobalHydra.instance().config_loader()
+    options = loader.get_group_options(group)
+    problems = []
+    for text in _expand(override):
+        name = text.split("=", 1)[1]
+        if name not in options:
+            noun = registry.GROUPS[group]
+            problems.append(
+                Problem(
+                    f"{group}={name}",
+                    f"no such {noun}{registry.near(name, options)}",
+                    f"there are: {', '.join(options)}",
+                )
+            )
+    return problems
+
+
+def _compose_base(groups: list[str]) -> DictConfig:
+    try:
+        return hydra_compose("config", [g.lstrip("+") for g in groups])
+    except HydraException as error:
+        raise ConfigError(Problem(" ".join(groups), _first_line(error))) from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{mark.name}, line {mark.line + 1}" if mark else "a YAML file"
+        raise ConfigError(Problem(where, f"is no YAML: {error.problem}")) from error
+
+
+def _key(text: str) -> str:
+    return text.split("=", 1)[0].lstrip("+")
+
+
+def _apply(config: DictConfig, override: Override, text: str) -> None:
+    value = OverridesParser.create().parse_override(text).value()
+    OmegaConf.update(config, _key(text), value, merge=True, force_add=False)
+
+
+def _value_problem(base: DictConfig, override: Override, text: str) -> Problem | None:
+    """What is wrong with one `key=value` on this base, if anything."""
+    key = _key(text)
+    known = strict.flat_keys(base)
+    if key not in known:
+        parent = key.rsplit(".", 1)[0]
+        if parent in known and OmegaConf.get_type(OmegaConf.select(base, parent)) is dict:
+            return None  # an open mapping takes any key
+        if key.startswith("method."):
+            what = f"{base.method.name} has no such option"
+            show = f"kbench show method {base.method.name}"
+        else:
+            what, show = "no such key", "kbench --cfg job shows all"
+        return Problem(key, f"{what}{registry.near(key, known)} ({show})")
+    try:
+        _apply(base.copy(), override, text)
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        return Problem(text, _first_line(error))
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,176 @@
+"""Types and help of the configuration. Values stand in `conf/`; each method brings its own `Config`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kbench.config.keys import key, machinery
+from kbench.engine.recipe import Recipe
+from kbench.errors import Problem
+
+
+@dataclass
+class Hub:
+    """A place on the Hugging Face hub, pinned to one revision."""
+
+    id: str = key("repository id")
+    revision: str = key("full commit hash, 40 hexadecimal digits")
+
+
+@dataclass
+class Rows:
+    """Number of rows a data set has when complete."""
+
+    train: int = machinery("rows of the complete training split")
+    test: int = machinery("rows of the complete test split")
+
+
+@dataclass
+class Data:
+    """A data set: where its splits come from, what its labels are, how it is cut."""
+
+    name: str = key("name of the data set")
+    task: str = key("what a model must do with it: classification, ...")
+    languages: list[str] = key("ISO 639-1 codes of the texts")
+    labels: list[str] = key("label names in order; the order decides which teacher gets which class")
+    source_labels: list[str] | None = key("the labels as the files spell them, in the same order; null: as `labels`")
+    metrics: list[str] = key("metrics, the main one first")
+    reader: str = key("name of the reader of the original files (kbench/data/readers.py)")
+    files: dict[str, str] = machinery("split -> glob of its original files, gzipped or not, inside the folder")
+    folder: str = machinery("folder of the original files under KBENCH_DATA")
+    path: str | None = machinery("folder of the original files; null: KBENCH_DATA, then the hub's cache")
+    hub: Hub | None = machinery("the same rows on the hub, as parquet; null: none is known")
+    rows: Rows = machinery("size of the complete data set, to tell a part from the whole")
+    train_size: int | None = key("take a stratified subset of this many training rows; null: all")
+    validation_size: int | None = key("the same of the data set's own validation split")
+    test_size: int | None = key("take a stratified subset of this many test rows; null: all")
+    subset_seed: int = key("seed of those subsets, and of the test draw of a data set without splits")
+    validation_share: float = key("share of train drawn by the run's seed where there is no validation split")
+    max_length: int = key("longest text in tokens, special tokens included; the rest is cut")
+    licence: str = machinery("terms of use")
+    cite: str = machinery("where it comes from")
+
+    def check(self) -> list[Problem]:
+        """Rules that a type cannot say."""
+        problems = []
+        for name in ("train_size", "validation_size", "test_size"):
+            size = getattr(self, name)
+            if size is not None and size < len(self.labels):
+                problems.append(
+                    Problem(f"data.{name}", f"{size} rows cannot hold {len(self.labels)} classes", "take more, or null")
+                )
+        if not 0 < self.validation_share < 1:
+            problems.append(Problem("data.validation_share", f"must lie between 0 and 1, is {self.validation_share}"))
+        if self.max_length < 3:
+            problems.append(Problem("data.max_length", f"must be at least 3, is {self.max_length}"))
+        if len(set(self.labels)) != len(self.labels):
+            problems.append(Problem("data.labels", "a label stands twice"))
+        if self.source_labels is not None and len(self.source_labels) != len(self.labels):
+            problems.append(Problem("data.source_labels", "must be as many as data.labels, in the same order"))
+        return problems
+
+
+@dataclass
+class Tiny:
+    """Shape of a small BERT with random weights and a tokenizer trained on the data."""
+
+    layers: int = key("transformer layers")
+    width: int = key("hidden size")
+    heads: int = key("attention heads")
+    vocabulary: int = key("pieces of the byte-level BPE tokenizer")
+    positions: int = key("longest input in tokens")
+
+
+@dataclass
+class Backbone:
+    """Encoder and tokenizer: from the hub, a local folder, an installed package, or built small."""
+
+    name: str = key("name of the backbone")
+    hub: Hub | None = key("hub repository; null: not on the hub")
+    package: str | None = machinery("folder inside an installed package, as `module/folder`; null: none")
+    install: str | None = machinery("command that installs that package; null: none")
+    sha256: str | None = key("expected hash of the package's model.safetensors; null: not checked")
+    path: str | None = machinery("local folder with config, tokenizer and model.safetensors; null: none")
+    tiny: Tiny | None = key("shape of a model built here; null: pre-trained")
+    dropout: float | None = key("dropout everywhere; null: as in the checkpoint")
+    languages: list[str] = key("ISO 639-1 codes the pre-training covered; [any]: learns from the data alone")
+    licence: str = machinery("terms of use")
+
+    def check(self) -> list[Problem]:
+        """Rules that a type cannot say."""
+        problems = []
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            problems.append(Problem("backbone.dropout", f"must lie in [0, 1), is {self.dropout}"))
+        if self.tiny is not None and self.tiny.width % self.tiny.heads:
+            problems.append(
+                Problem("backbone.tiny.width", f"{self.tiny.width} is not divisible by {self.tiny.heads} heads")
+            )
+        return problems
+
+
+@dataclass
+class Hardware:
+    """Where a run is computed. Never part of its identity; recorded in its result."""
+
+    device: str = machinery("cpu or cuda")
+    processes: int = machinery("processes, one a GPU")
+    micro_batch_size: int = machinery("rows one process handles at once; accumulation follows from it")
+    eval_batch_size: int = machinery("rows at once where nothing is trained")
+    threads: int | None = machinery("CPU threads a process; null: all cores over the processes")
+    checkpoint_minutes: float = machinery("minutes between checkpoints")
+
+    def check(self) -> list[Problem]:
+        """Rules that a type cannot say."""
+        problems = []
+        if self.device not in ("cpu", "cuda"):
+            problems.append(Problem("hardware.device", f"must be cpu or cuda, is {self.device}"))
+        for name in ("processes", "micro_batch_size", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                problems.append(Problem(f"hardware.{name}", f"must be at least 1, is {getattr(self, name)}"))
+        if self.threads is not None and self.threads < 1:
+            problems.append(Problem("hardware.threads", f"must be null or at least 1, is {self.threads}"))
+        if self.checkpoint_minutes < 0:
+            problems.append(Problem("hardware.checkpoint_minutes", "must not be negative"))
+        return problems
+
+
+@dataclass
+class Tracker:
+    """Where metrics are mirrored; the console and metrics.jsonl always have them."""
+
+    names: list[str] = machinery("trackers beside console and metrics.jsonl: wandb, tensorboard")
+    project: str = machinery("wandb project")
+    entity: str | None = machinery("wandb team or user; null: the default one")
+    mode: str = machinery("wandb mode: offline (no account needed, sync later), online or disabled")
+    tags: list[str] = machinery("wandb tags")
+
+    def check(self) -> list[Problem]:
+        """Rules that a type cannot say."""
+        known = ("wandb", "tensorboard")
+        problems = [
+            Problem("tracker.names", f"no such tracker: {name}", f"there are: {', '.join(known)}")
+            for name in self.names
+            if name not in known
+        ]
+        if self.mode not in ("offline", "online", "disabled"):
+            problems.append(Problem("tracker.mode", f"must be offline, online or disabled, is {self.mode}"))
+        return problems
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    method: Any = key("what is compared; each method has a schema of its own")
+    data: Data = key("the data set")
+    backbone: Backbone = key("the pre-trained encoder")
+    train: Recipe = key("training of the model that is evaluated")
+    teacher: Recipe = key("training of a teacher; read by methods that have teachers")
+    hardware: Hardware = machinery("where it is computed")
+    tracker: Tracker = machinery("where metrics are mirrored")
+    seed: int = key("seed of a run: initial head, order, dropout, validation split")
+    outputs: str = machinery("folder of all results")
+    force: bool = machinery("make the run again although its result is there")
+    keep_model: bool = machinery("keep the trained model in the run's folder, as transformers loads it")
+    log_every: int = machinery("optimiser steps between logged points")

@@ -1,0 +1,131 @@
+"""Strictness after composing: unknown keys, absent values, rules across fields, all at once.
+
+Hydra lets `+train.lrr=1` through on a structured config; the walk here does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from kbench import registry
+from kbench.config.schema import Config
+from kbench.errors import Problem
+
+
+def flat_keys(config: DictConfig, prefix: str = "") -> list[str]:
+    """Every dotted key of a configuration, nodes included, `hydra` left out."""
+    keys: list[str] = []
+    for name in config:
+        dotted = f"{prefix}{name}"
+        if dotted == "hydra":
+            continue
+        keys.append(dotted)
+        node = config._get_node(name)
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
+            keys.extend(flat_keys(node, f"{dotted}."))
+    return keys
+
+
+def unknown_keys(config: DictConfig, prefix: str = "") -> list[Problem]:
+    """Keys that stand in the configuration but in no schema."""
+    problems: list[Problem] = []
+    kind = OmegaConf.get_type(config)
+    fields = {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else None
+    for name in config:
+        dotted = f"{prefix}{name}"
+        if dotted == "hydra":
+            continue
+        if fields is not None and str(name) not in fields:
+            problems.append(Problem(dotted, f"no such key{registry.near(str(name), fields)}"))
+            continue
+        node = config._get_node(name)
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
+            problems.extend(unknown_keys(node, f"{dotted}."))
+    return problems
+
+
+def missing_values(config: DictConfig) -> list[Problem]:
+    """Fields of a schema to which no YAML gives a value."""
+    return [
+        Problem(key, "has no value", "give one on the command line, or in the YAML of its group")
+        for key in sorted(OmegaConf.missing_keys(config))
+        if not key.startswith("hydra")
+    ]
+
+
+def rules(config: Config) -> list[Problem]:
+    """The rules of each node and those between nodes, for a configuration whose types are right."""
+    problems = config.data.check() + config.backbone.check() + config.train.check("train")
+    problems += config.hardware.check() + config.tracker.check()
+    if config.log_every < 1:
+        problems.append(Problem("log_every", f"must be at least 1, is {config.log_every}"))
+    method = registry.load("method", config.method.name)
+    recipes = {"train": config.train}
+    if method.needs.teachers:  # type: ignore[attr-defined]
+        problems += config.teacher.check("teacher")
+        recipes["teacher"] = config.teacher
+    problems += method.check(config.method, config.data)  # type: ignore[attr-defined]
+    for where, recipe in recipes.items():
+        problems += _batch(where, recipe.global_batch_size, config)
+        if recipe.precision.value == "fp16" and config.hardware.device == "cpu":
+            problems.append(Problem(f"{where}.precision", "fp16 needs a GPU", "take bf16 or fp32"))
+    if config.backbone.tiny is not None and config.data.max_length > config.backbone.tiny.positions:
+        problems.append(
+            Problem("data.max_length", f"{config.data.max_length} exceeds backbone.tiny.positions")
+        )
+    return problems
+
+
+def _batch(where: str, batch: int, config: Config) -> list[Problem]:
+    """The global batch is the invariant: it must split evenly into micro batches over the processes."""
+    processes = config.hardware.processes
+    if batch % processes:
+        fits = sorted({max(processes, batch - batch % processes), batch - batch % processes + processes})
+        return [
+            Problem(
+                f"{where}.global_batch_size",
+                f"{batch} rows do not divide among {processes} processes",
+                f"take {' or '.join(map(str, fits))}, or another number of processes",
+            )
+        ]
+    share = batch // processes
+    micro = min(config.hardware.micro_batch_size, share)
+    if share % micro:
+        fits = [m for m in range(micro, 0, -1) if share % m == 0][:1]
+        fits += [m for m in range(micro, share + 1) if share % m == 0][:1]
+        return [
+            Problem(
+                "hardware.micro_batch_size",
+                f"{micro} does not divide the {share} rows a process has of {where}.global_batch_size={batch}",
+                f"take {' or '.join(map(str, fits))}",
+            )
+        ]
+    return []
+
+
+def fits(config: Config) -> list[Problem]:
+    """Whether the method can run on this data and backbone at all."""
+    method: Any = registry.load("method", config.method.name)
+    problems = []
+    if config.data.task not in method.needs.tasks:
+        problems.append(
+            Problem(
+                f"data={config.data.name}",
+                f"is a {config.data.task} data set; {config.method.name} does {', '.join(sorted(method.needs.tasks))}",
+                "kbench ls data",
+            )
+        )
+    known = set(config.backbone.languages)
+    unknown = [code for code in config.data.languages if code not in known]
+    if "any" not in known and unknown:
+        problems.append(
+            Problem(
+                f"backbone={config.backbone.name}",
+                f"was pre-trained on {', '.join(sorted(known))}; {config.data.name} is in {', '.join(unknown)}",
+                "kbench ls backbones",
+            )
+        )
+    return problems

@@ -1,0 +1,111 @@
+"""Readers of the original files. Each yields (line, text, label as the file spells it); one bad row names file and line.
+
+A reader is a function of a path, found by the name that `data.reader` gives. Files may be gzipped.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from kbench.errors import DataError, Problem
+
+Row = tuple[int, str, str]
+Reader = Callable[[Path], Iterator[Row]]
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 file with their numbers, without line ends; blank lines are passed over.
+
+    Raises:
+        DataError: the bytes are no UTF-8, or the gzip file is damaged.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    number = 0
+    try:
+        with opener(path, "rb") as file:
+            for number, raw in enumerate(file, start=1):
+                text = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                if text.strip():
+                    yield number, text
+    except UnicodeDecodeError as error:
+        bad = error.object[error.start]
+        raise DataError(
+            Problem(f"{path}, line {number}", f"is not UTF-8 (byte 0x{bad:02x})", "convert the file to UTF-8")
+        ) from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(Problem(f"{path}, after line {number}", f"is a damaged gzip file: {error}")) from error
+
+
+def ag_csv(path: Path) -> Iterator[Row]:
+    """AG News: `"class id","title","description"`; the text is title and description, as in the hub's copy."""
+    for number, line in lines(path):
+        row = next(csv.reader([line]))
+        if len(row) != 3:
+            raise _columns(path, number, len(row), "class id, title, description")
+        yield number, f"{row[1]} {row[2]}", row[0]
+
+
+def label_last(path: Path) -> Iterator[Row]:
+    """Google Snippets: words separated by spaces, the last of them the label."""
+    for number, line in lines(path):
+        text, space, label = line.rstrip().rpartition(" ")
+        if not space:
+            raise _columns(path, number, 1, "text, label")
+        yield number, text, label
+
+
+def label_first(path: Path) -> Iterator[Row]:
+    """cnews: label TAB article; quotes have no meaning."""
+    for number, line in lines(path):
+        label, tab, text = line.partition("\t")
+        if not tab:
+            raise _columns(path, number, 1, "label, text")
+        yield number, text, label
+
+
+def label_tab_last(path: Path) -> Iterator[Row]:
+    """THUCNews headlines: headline TAB class id, split at the last tab."""
+    for number, line in lines(path):
+        text, tab, label = line.rpartition("\t")
+        if not tab:
+            raise _columns(path, number, 1, "text, class id")
+        yield number, text, label
+
+
+def file_per_class(path: Path) -> Iterator[Row]:
+    """5AbstractsGroup: one file a class, its name the label; one document a line, stripped."""
+    label = path.name.split(".", 1)[0]
+    for number, line in lines(path):
+        yield number, line.strip(), label
+
+
+def parquet(path: Path) -> Iterator[Row]:
+    """A hub copy: columns `text` and `label`, the label a number from 0 in the order of `data.labels`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        if not {"text", "label"} <= set(file.schema_arrow.names):
+            raise DataError(Problem(str(path), f"has columns {', '.join(file.schema_arrow.names)}, not text and label"))
+        number = 0
+        for batch in file.iter_batches(columns=["text", "label"]):
+            for text, label in zip(batch["text"].to_pylist(), batch["label"].to_pylist(), strict=True):
+                number += 1
+                yield number, text, str(label)
+    except pa.ArrowInvalid as error:
+        raise DataError(Problem(str(path), f"is no parquet file: {error}", "fetch it again")) from error
+
+
+READERS: dict[str, Reader] = {
+    reader.__name__: reader for reader in (ag_csv, label_last, label_first, label_tab_last, file_per_class, parquet)
+}
+
+
+def _columns(path: Path, number: int, found: int, expected: str) -> DataError:
+    noun = "column" if found == 1 else "columns"
+    return DataError(Problem(f"{path}, line {number}", f"has {found} {noun}", f"expected: {expected}"))

@@ -1,0 +1,117 @@
+"""Scores of a model on many rows: inference mode, batches by length, shared among the processes.
+
+`predict` has dropout off. `sample` has it on, whole model in train mode: attention asks its own flag, so switching on the
+dropout layers alone would leave attention dropout off.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from kbench.engine.feed import Feed
+from kbench.engine.recipe import Precision
+from kbench.engine.runtime import Runtime
+from kbench.engine.seeding import derive
+
+_TEXTS = 16  # texts in one sampled pass; fixed, so that the masks do not depend on the machine
+_FLUSH_SECONDS = 20.0
+
+
+def predict(model: nn.Module, feed: Feed, runtime: Runtime, precision: Precision) -> np.ndarray:
+    """The logits [rows, classes] of every row, float32, in the feed's order, on every process.
+
+    Args:
+        model: on the runtime's device, in eval mode.
+        feed: the rows.
+        runtime: device and processes.
+        precision: number format of the matrix products.
+    """
+    if model.training:
+        raise ValueError("the model is in train mode: its dropout would be on")
+    batches = feed.by_length(runtime.eval_batch_size)[runtime.rank :: runtime.processes]
+    found = []
+    with torch.inference_mode(), runtime.autocast(precision):
+        for positions in batches:
+            runtime.check_stop()
+            batch = feed.batch(positions, runtime.device)
+            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+            found.append((positions, logits.float()))
+    pieces = runtime.gather([(positions, logits.cpu().numpy()) for positions, logits in found])
+    if not pieces:
+        return np.zeros((0, 0), dtype=np.float32)
+    scores = np.empty((len(feed), pieces[0][1].shape[1]), dtype=np.float32)
+    for positions, logits in pieces:
+        scores[positions] = logits
+    return scores
+
+
+def sample(
+    model: nn.Module, feed: Feed, runtime: Runtime, precision: Precision, *, samples: int, seed: int, path: Path
+) -> None:
+    """Write the logits under `samples` dropout masks of every row to a .npy file, float32 [rows, samples, classes].
+
+    Masks are drawn anew for every row and sample from (seed, batch), whatever the number of processes. A text stands
+    `samples` times in one forward pass. A killed call leaves its finished batches in `path` and `path`.done; the next
+    one continues after them.
+
+    Raises:
+        OSError: no room for the file; it is reserved in full before the first pass.
+    """
+    batches = feed.by_length(_TEXTS)
+    classes = int(model.config.num_labels)
+    marks_path = path.with_suffix(".done")
+    shape = (len(feed), samples, classes)
+    if runtime.is_main and not (path.exists() and marks_path.exists()):
+        _reserve(path, shape)
+        marks_path.write_bytes(bytes(len(batches)))
+    runtime.barrier()
+    out = np.lib.format.open_memmap(path, mode="r+")
+    marks = np.memmap(marks_path, dtype=np.uint8, mode="r+")
+    pending: list[int] = []
+    flushed = time.monotonic()
+
+    def flush() -> None:
+        out.flush()
+        marks[pending] = 1
+        marks.flush()
+        pending.clear()
+
+    was_training = model.training
+    model.train()
+    try:
+        with torch.inference_mode(), runtime.autocast(precision):
+            for index in range(runtime.rank, len(batches), runtime.processes):
+                if marks[index]:
+                    continue
+                positions = batches[index]
+                batch = feed.batch(positions, runtime.device)
+                torch.manual_seed(derive(seed, "dropout masks", index))
+                logits = model(
+                    input_ids=batch["input_ids"].repeat_interleave(samples, 0),
+                    attention_mask=batch["attention_mask"].repeat_interleave(samples, 0),
+                ).logits
+                out[positions] = logits.float().cpu().numpy().reshape(len(positions), samples, classes)
+                pending.append(index)
+                if runtime.stop.is_set() or time.monotonic() - flushed > _FLUSH_SECONDS:
+                    flush()
+                    flushed = time.monotonic()
+                    runtime.check_stop()
+    finally:
+        model.train(was_training)
+    flush()
+    runtime.barrier()
+    if runtime.is_main:
+        marks_path.unlink()
+
+
+def _reserve(path: Path, shape: tuple[int, ...]) -> None:
+    """Make a .npy file and all its blocks: a full disk shows here, not as a bus error in the middle."""
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape).flush()
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

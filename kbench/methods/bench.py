@@ -1,0 +1,129 @@
+"""What a method works with: data, backbone, recipes, processes and the store of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kbench import registry
+from kbench.backbones.locate import Located
+from kbench.backbones.tiny import tiny_stage
+from kbench.config import schema
+from kbench.data.encode import Encoded, encode_stage
+from kbench.data.records import Records
+from kbench.engine.recipe import Recipe
+from kbench.engine.sampler import hold_out
+from kbench.stages.stage import Stage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kbench.engine.feed import Feed
+    from kbench.engine.loop import Report
+    from kbench.engine.runtime import Runtime
+    from kbench.stages.store import Store
+
+
+@dataclass
+class Bench:
+    """One run's surroundings. Without `runtime`, `store` and `report` it can name stages but build none."""
+
+    data: schema.Data
+    backbone: schema.Backbone
+    located: Located
+    records: Records
+    train: Recipe
+    teacher: Recipe
+    seed: int
+    log_every: int = 10
+    runtime: Runtime | None = None
+    store: Store | None = None
+    report: Report | None = None
+
+    @cached_property
+    def task(self) -> Any:
+        """The task of the data set."""
+        return registry.load("task", self.data.task)(self.data.labels, self.data.metrics)
+
+    @cached_property
+    def backbone_stage(self) -> Stage | str:
+        """The stage that builds the backbone, or the identity of one that stands ready."""
+        if self.located.folder is None:
+            assert self.backbone.tiny is not None
+            return tiny_stage(self.backbone.tiny, self.records)
+        return self.located.identity
+
+    @cached_property
+    def encoded_stage(self) -> Stage:
+        """The data set as token ids of the backbone's tokenizer."""
+
+        def tokenizer(folder: Path | None) -> Any:
+            from kbench.backbones.load import load_tokenizer
+
+            return load_tokenizer(folder or Path(self.located.folder or ""))
+
+        return encode_stage(self.records, tokenizer, self.backbone_stage, self.data.max_length)
+
+    @cached_property
+    def backbone_folder(self) -> Path:
+        """The folder of the backbone, built where it has to be."""
+        if isinstance(self.backbone_stage, Stage):
+            assert self.store is not None
+            return self.store.get(self.backbone_stage)
+        assert self.located.folder is not None
+        return Path(self.located.folder)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The backbone's tokenizer."""
+        from kbench.backbones.load import load_tokenizer
+
+        return load_tokenizer(self.backbone_folder)
+
+    def encoded(self, split: str) -> Encoded:
+        """The token ids of a split."""
+        assert self.store is not None
+        return Encoded(self.store.get(self.encoded_stage), split)
+
+    def feed(self, split: str, rows: np.ndarray | None = None, columns: Mapping[str, np.ndarray] | None = None) -> Feed:
+        """Rows of a split as batches; all of them unless `rows` names some."""
+        from kbench.engine.feed import Feed
+
+        encoded = self.encoded(split)
+        return Feed(encoded, np.arange(len(encoded)) if rows is None else rows, self.tokenizer.pad_token_id, columns)
+
+    def model(self, classes: int, seed: int) -> nn.Module:
+        """The backbone with a fresh head."""
+        from kbench.backbones.load import load_model
+
+        return load_model(
+            self.backbone_folder, self.task.auto(), classes=classes, seed=seed, dropout=self.backbone.dropout
+        )
+
+    def save(self, model: Any, folder: Path, classes: Sequence[int] | None = None) -> None:
+        """Write a trained model and its tokenizer as a folder that transformers loads.
+
+        Args:
+            model: with a head over `classes`.
+            folder: made where it is absent.
+            classes: label index of each output; all in order unless given.
+        """
+        labels = self.data.labels
+        names = [labels[index] for index in (range(len(labels)) if classes is None else classes)]
+        model.config.id2label = dict(enumerate(names))
+        model.config.label2id = {name: position for position, name in enumerate(names)}
+        model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    @cached_property
+    def split(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of train to learn from and rows of train held out; the second empty where there is a validation split."""
+        rows = self.records.rows("train")
+        if "validation" in self.records.splits:
+            return np.arange(rows), np.arange(0)
+        return hold_out(rows, self.data.validation_share, self.seed)

@@ -1,0 +1,41 @@
+"""Fine-tuning: the backbone with a fresh head, trained on the gold labels of all classes.
+
+The supervised row of MUKI's tables (paper, section 3.1), and the plain baseline of every other method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kbench.config.keys import key
+from kbench.methods.base import Method, Needs
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+
+@dataclass
+class Config:
+    """Options of fine-tuning: none."""
+
+    name: str = key("name of the method")
+
+
+class Finetune(Method):
+    """Cross entropy with the gold label."""
+
+    Config = Config
+    needs = Needs(tasks=frozenset({"classification"}))
+    config: Any
+
+    def columns(self) -> dict[str, np.ndarray]:
+        return {"label": self.bench.records.labels("train")}
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        from torch.nn.functional import cross_entropy
+
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        return {"cross_entropy": cross_entropy(logits.float(), batch["label"])}

@@ -1,0 +1,81 @@
+"""Names to components, without importing them.
+
+A component is a YAML in `conf/<group>/`. A method is also a file of the same name in `kbench/methods/` whose class is
+the name in CamelCase (`vanilla_kd.py` holds `VanillaKd`); a task likewise in `kbench/tasks/`. Nothing is registered by hand.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from kbench.errors import ConfigError, Problem
+
+# group of conf/ -> the word used for its members
+GROUPS = {
+    "method": "method",
+    "data": "data set",
+    "backbone": "backbone",
+    "train": "training recipe",
+    "hardware": "hardware",
+    "tracker": "tracker",
+}
+_PACKAGES = {"method": "kbench.methods", "task": "kbench.tasks"}
+
+
+def conf_root() -> Path:
+    """The folder of the configuration values, in the repository or in the installed package."""
+    return Path(str(files("kbench.conf")))
+
+
+def experiments_root() -> Path:
+    """The folder of the published tables."""
+    return Path(str(files("kbench.experiments")))
+
+
+@cache
+def choices(group: str) -> tuple[str, ...]:
+    """The names that a group of `conf/` offers, sorted."""
+    return tuple(sorted(path.stem for path in (conf_root() / group).glob("*.yaml")))
+
+
+@cache
+def tables() -> tuple[str, ...]:
+    """The published tables, as `paper/table`."""
+    root = experiments_root()
+    return tuple(sorted(str(path.relative_to(root).with_suffix("")) for path in root.glob("*/*.yaml")))
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """`; did you mean X?` for the nearest of `names`, or nothing where none is near.
+
+    A last part that fits exactly counts as near: `tau` finds `method.tau`.
+    """
+    names = list(names)
+    found = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if not found:
+        last = name.rsplit(".", 1)[-1]
+        found = [n for n in names if n.rsplit(".", 1)[-1] == last][:1]
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def load(kind: str, name: str) -> type:
+    """The class of a method or task.
+
+    Raises:
+        ConfigError: no file of that name, or the file does not hold the class.
+    """
+    package = _PACKAGES[kind]
+    class_name = "".join(part.capitalize() for part in name.split("_"))
+    try:
+        module = importlib.import_module(f"{package}.{name}")
+        found = getattr(module, class_name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ConfigError(Problem(f"{kind}={name}", f"{package}.{name} does not hold {class_name}", str(error))) from error
+    if not isinstance(found, type):
+        raise ConfigError(Problem(f"{kind}={name}", f"{package}.{name}.{class_name} is no class"))
+    return found

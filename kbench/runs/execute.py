@@ -1,0 +1,188 @@
+"""One run, from its frozen folder to its result. Every process of the run executes this."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+import kbench
+from kbench import registry
+from kbench.data.records import Records
+from kbench.engine.loop import Fit, fit
+from kbench.engine.predict import predict
+from kbench.engine.recipe import Selection
+from kbench.engine.runtime import Runtime
+from kbench.engine.seeding import derive
+from kbench.methods.base import Method
+from kbench.methods.bench import Bench
+from kbench.runs.prepare import STAGES, Run
+from kbench.runs.reporter import Reporter
+from kbench.runs.result import Result, Setting
+from kbench.stages.store import Store
+
+PREDICTIONS = "predictions.jsonl"
+_LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "hydra-core", "omegaconf")
+
+
+def execute(run: Run, runtime: Runtime, reporter: Reporter) -> Result:
+    """Build the stages, train, score the test split, write predictions and result.
+
+    Raises:
+        UserError: something the user can mend.
+        InterruptedRunError: the run was asked to stop; its state is saved.
+    """
+    started = time.monotonic()
+    seconds: dict[str, float] = {}
+    store = Store(Path(run.config.outputs).expanduser() / STAGES, runtime, reporter.stage)
+    config = run.config
+    bench = Bench(
+        data=config.data,
+        backbone=config.backbone,
+        located=run.located,
+        records=Records(run.records),
+        train=config.train,
+        teacher=config.teacher,
+        seed=config.seed,
+        log_every=config.log_every,
+        runtime=runtime,
+        store=store,
+        report=reporter,
+    )
+    method: Method = registry.load("method", config.method.name)(config.method, bench)
+    stages = method.stages()
+    folders = {name: store.get(stage) for name, stage in stages.items()}
+    method.prepare(folders)
+    seconds["stages"] = time.monotonic() - started
+
+    trained = None
+    if method.trained:
+        scores, trained = _train(method, bench, runtime, run, seconds)
+    else:
+        scores = method.scores("test")
+
+    records = bench.records
+    gold = records.labels("test")
+    metrics = {"test": bench.task.score(scores, gold)}
+    diagnostics = method.diagnostics()
+    result = Result(
+        key=run.key,
+        setting=_setting(run, records),
+        metrics=metrics,
+        diagnostics=diagnostics,
+        training=_training(trained),
+        seconds=seconds,
+        throughput=_throughput(trained),
+        memory=runtime.peak_memory(),
+        hashes={"config": run.config_hash, "data": records.content},
+        stages={name: stage.key for name, stage in stages.items()},
+        environment=_environment(runtime),
+    )
+    if runtime.is_main:
+        lines = bench.task.predictions(scores, gold, records.numbers("test"), records.texts("test"))
+        result.hashes["predictions"] = _write_lines(run.folder / PREDICTIONS, lines)
+        seconds["total"] = time.monotonic() - started
+        result.seconds = {name: round(value, 3) for name, value in seconds.items()}
+        result.save(run.folder)
+        shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+    runtime.barrier()
+    return result
+
+
+def _train(
+    method: Method, bench: Bench, runtime: Runtime, run: Run, seconds: dict[str, float]
+) -> tuple[np.ndarray, Fit]:
+    """Train the student, score the test split, keep the model where that is asked."""
+    learn, held = bench.split
+    columns = method.columns()
+    if len(held):
+        validation, gold = bench.feed("train", held), bench.records.labels("train")[held]
+    else:
+        validation, gold = bench.feed("validation"), bench.records.labels("validation")
+
+    def evaluate(model: nn.Module) -> float:
+        began = time.monotonic()
+        scores = predict(model, validation, runtime, bench.train.precision)
+        seconds["validation"] = seconds.get("validation", 0.0) + time.monotonic() - began
+        return float(bench.task.main_score(scores, gold))
+
+    model = bench.model(len(bench.data.labels), derive(bench.seed, "head"))
+    trained = fit(
+        model,
+        bench.feed("train", learn, columns),
+        method.loss,
+        bench.train,
+        runtime,
+        seed=bench.seed,
+        folder=run.folder / "checkpoints",
+        report=bench.report,  # type: ignore[arg-type]
+        scope="student" if method.needs.teachers else "train",
+        evaluate=evaluate if bench.train.selection is Selection.best_val else None,
+        log_every=bench.log_every,
+    )
+    seconds["train"] = trained.seconds - seconds.get("validation", 0.0)
+    began = time.monotonic()
+    scores = predict(model, bench.feed("test"), runtime, bench.train.precision)
+    seconds["test"] = time.monotonic() - began
+    if run.config.keep_model and runtime.is_main:
+        bench.save(model, run.folder / "model")
+    return scores, trained
+
+
+def _setting(run: Run, records: Records) -> Setting:
+    config = run.config
+    return Setting(
+        method=config.method.name,
+        data=config.data.name,
+        backbone=config.backbone.name,
+        seed=config.seed,
+        source=run.source,
+        rows={split: records.rows(split) for split in records.splits},
+        complete={"train": config.data.rows.train, "test": config.data.rows.test},
+        backbone_source=run.located.where,
+    )
+
+
+def _training(trained: Fit | None) -> dict[str, float | int | None]:
+    if trained is None:
+        return {}
+    return {"steps": trained.steps, "best_step": trained.best_step, "best_validation": trained.best_score}
+
+
+def _throughput(trained: Fit | None) -> dict[str, float]:
+    if trained is None or not trained.rows:
+        return {}
+    return {
+        "tokens_per_second": round(trained.tokens / trained.seconds, 1),
+        "rows_per_second": round(trained.rows / trained.seconds, 1),
+    }
+
+
+def _environment(runtime: Runtime) -> dict[str, Any]:
+    found = {name: version(name) for name in _LIBRARIES}
+    return {"kbench": kbench.__version__, "python": platform.python_version(), **found, **runtime.describe()}
+
+
+def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> str:
+    """Write JSON lines in one step; gives the hash of the file."""
+    content = hashlib.sha256()
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        for record in records:
+            line = json.dumps(record, ensure_ascii=False) + "\n"
+            content.update(line.encode())
+            file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return content.hexdigest()

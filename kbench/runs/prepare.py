@@ -1,0 +1,127 @@
+"""From a checked configuration to a run's folder, before torch is imported.
+
+Data are read and checked here, so that a broken file is a message and not a failed run, and so that the run's key can
+hold what the rows are instead of where they stand:
+
+    outputs/<method>/<data>/<backbone>/<key, 8 digits>/s<seed>/
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kbench import registry
+from kbench.backbones.locate import Located, locate
+from kbench.config.compose import load, save
+from kbench.config.identity import digest, run_science
+from kbench.config.schema import Config
+from kbench.data import source as sources
+from kbench.data.records import Records, records_stage
+from kbench.errors import Problem, UserError
+from kbench.runs.result import RESULT, State, write_status
+from kbench.stages.stage import Stage
+from kbench.stages.store import Store, write_atomically
+
+CONFIG = "config.yaml"
+INPUTS = "inputs.json"
+STAGES = "stages"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is composed, checked and named; `folder` may or may not hold its result.
+
+    Attributes:
+        config: its configuration.
+        config_hash: hash of the science without the seed: the same wherever its inputs stand.
+        key: hash of the science, the rows and the backbone's weights.
+        folder: its folder.
+        records: folder of the data set's rows.
+        source: where the rows came from, for people.
+        located: the backbone.
+    """
+
+    config: Config
+    config_hash: str
+    key: str
+    folder: Path
+    records: Path
+    source: str
+    located: Located
+
+    @property
+    def done(self) -> bool:
+        """Whether the result is there."""
+        return (self.folder / RESULT).is_file()
+
+
+def config_hash(config: Config) -> str:
+    """Hash of a configuration's science without the seed and without the nodes its method does not read."""
+    method: Any = registry.load("method", config.method.name)
+    return digest(run_science(config, {"teacher": method.needs.teachers}))
+
+
+def prepare(config: Config, say: Callable[[Stage, str, float], None] | None = None) -> Run:
+    """Find data and backbone, read the data once, and name the run.
+
+    Raises:
+        UserError: data or backbone are absent or broken.
+    """
+    outputs = Path(config.outputs).expanduser()
+    try:
+        outputs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(Problem(f"outputs={config.outputs}", f"cannot be made: {error.strerror}")) from error
+    problems: list[Problem] = []
+    located = None
+    try:
+        located = locate(config.backbone)
+    except UserError as error:
+        problems += error.problems
+    try:
+        source = sources.locate(config.data)
+        records = Store(outputs / STAGES, say=say).get(records_stage(config.data, source))
+    except UserError as error:
+        problems += error.problems
+    if problems or located is None:
+        raise UserError(*problems)
+    science_hash = config_hash(config)
+    key = digest([science_hash, Records(records).content, located.identity])
+    names = (config.method.name, config.data.name, config.backbone.name, key[:8], f"s{config.seed}")
+    folder = outputs.joinpath(*names)
+    return Run(config, science_hash, key, folder, records, f"{source.kind}: {source.where}", located)
+
+
+def freeze(run: Run, overrides: list[str]) -> None:
+    """Write everything a worker needs into the run's folder; later edits of files change nothing."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    save(run.config, run.folder / CONFIG)
+    (run.folder / "overrides.txt").write_text("kbench " + " ".join(overrides) + "\n", encoding="utf-8")
+    inputs = {
+        "config_hash": run.config_hash,
+        "key": run.key,
+        "records": str(run.records.resolve()),
+        "source": run.source,
+        "backbone": asdict(run.located),
+    }
+    write_atomically(run.folder / INPUTS, json.dumps(inputs, indent=1, ensure_ascii=False))
+    if not run.done:
+        write_status(run.folder, State.planned)
+
+
+def thaw(folder: Path) -> Run:
+    """The run that `freeze` wrote."""
+    inputs = json.loads((folder / INPUTS).read_text(encoding="utf-8"))
+    return Run(
+        config=load(folder / CONFIG),
+        config_hash=inputs["config_hash"],
+        key=inputs["key"],
+        folder=folder,
+        records=Path(inputs["records"]),
+        source=inputs["source"],
+        located=Located(**inputs["backbone"]),
+    )
