@@ -16,13 +16,13 @@ from kbench.runs.prepare import Run, freeze, prepare
 from kbench.runs.result import read_status
 
 # flags with which Hydra prints something and runs nothing
-_SHOWS = ("cfg", "info", "hydra_help", "shell_completion", "help", "version")
+_SHOWS = ("cfg", "info")
 
 
 def run(argv: list[str]) -> int:
     """Run a Hydra command line; gives the exit code."""
     flags = compose.flags(argv)
-    if flags.help or flags.hydra_help or flags.shell_completion or flags.version:
+    if flags.help or flags.hydra_help or flags.shell_completion:
         return _hydra(argv)
     points = compose.check(flags.overrides, sweep=bool(flags.multirun), config_dir=flags.config_dir)
     if any(getattr(flags, name) for name in _SHOWS):

@@ -269,3 +269,16 @@ def _value_problem(base: DictConfig, override: Override, text: str) -> Problem |
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def values(text: str) -> list[Any]:
+    """The values of one override: several where it is a sweep, as in `seed=1,2` or `seed=range(1,4)`.
+
+    Raises:
+        ConfigError: it is no override.
+    """
+    parsed, problems = _parse([text], sweep=True)
+    if problems:
+        raise ConfigError(*problems)
+    parser = OverridesParser.create()
+    return [parser.parse_override(one).value() for one in _expand(parsed[0])]

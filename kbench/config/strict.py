@@ -107,7 +107,7 @@ def _batch(where: str, batch: int, config: Config) -> list[Problem]:
 
 
 def fits(config: Config) -> list[Problem]:
-    """Whether the method can run on this data and backbone at all."""
+    """Whether the method can run on this data at all."""
     method: Any = registry.load("method", config.method.name)
     problems = []
     if config.data.task not in method.needs.tasks:
@@ -118,14 +118,14 @@ def fits(config: Config) -> list[Problem]:
                 "kbench ls data",
             )
         )
+    return problems
+
+
+def doubts(config: Config) -> list[str]:
+    """What may be meant but seldom is; said before a run, never refused."""
     known = set(config.backbone.languages)
     unknown = [code for code in config.data.languages if code not in known]
-    if "any" not in known and unknown:
-        problems.append(
-            Problem(
-                f"backbone={config.backbone.name}",
-                f"was pre-trained on {', '.join(sorted(known))}; {config.data.name} is in {', '.join(unknown)}",
-                "kbench ls backbones",
-            )
-        )
-    return problems
+    if "any" in known or not unknown:
+        return []
+    languages = ", ".join(sorted(known))
+    return [f"{config.backbone.name} was pre-trained on {languages}; {config.data.name} is in {', '.join(unknown)}"]

@@ -1,7 +1,8 @@
 """The toy data set: short texts of invented words about six topics, generated, the same on every machine.
 
-It is hard where integrating teachers is hard. Topic k of the first half shares words with topic k of the second half, so
-a teacher that knows only one of the two takes the other's texts for its own; some texts name a second topic in passing.
+It is hard where integrating teachers is hard. Two words in three say nothing about the topic; topic k of the first half
+shares some with topic k of the second, which a teacher that knows only one of the two takes for its own; and some texts
+name a second topic in passing.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-VERSION = 2
+VERSION = 3
 SIZES = {"train": 1600, "test": 800}
 
 _CONSONANTS = "bdfgklmnprstvz"
 _VOWELS = "aeiou"
 _OWN, _SHARED, _BACKGROUND = 60, 30, 500  # words of one topic, of a pair of topics, of no topic
-_TOPICAL, _FROM_SHARED, _PASSING = 0.34, 0.45, 0.22  # shares: words on topic; of these from the pair; texts naming another
+_TOPICAL, _FROM_SHARED, _PASSING = 0.28, 0.05, 0.05  # shares: words on topic; of these from the pair; texts naming another
 
 
 def _word(number: int) -> str:

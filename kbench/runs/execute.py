@@ -64,6 +64,7 @@ def execute(run: Run, runtime: Runtime, reporter: Reporter) -> Result:
     folders = {name: store.get(stage) for name, stage in stages.items()}
     method.prepare(folders)
     seconds["stages"] = time.monotonic() - started
+    reporter.stages_ready()
 
     trained = None
     if method.trained:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,10 @@ class Run:
     records: Path
     source: str
     located: Located
+
+    def with_seed(self, seed: int) -> Run:
+        """The same run with another seed."""
+        return replace(self, config=replace(self.config, seed=seed), folder=self.folder.parent / f"s{seed}")
 
     @property
     def done(self) -> bool:

@@ -34,6 +34,7 @@ class Reporter:
         self.main = main
         self._out = out or sys.stdout
         self._trackers = list(trackers)
+        self.stages: dict[str, int] = {}
         self._bar: Any = None
         self._tasks: dict[str, Any] = {}
         self._starts: dict[str, tuple[float, int]] = {}
@@ -82,17 +83,23 @@ class Reporter:
 
     def stage(self, stage: Stage, event: str, seconds: float) -> None:
         """What happens to a stage."""
-        if not self.main or event == "building":
+        if event in ("found", "built"):
+            self.stages[event] = self.stages.get(event, 0) + 1
+        if not self.main or event in ("building", "found"):
             return
-        if event == "found":
-            detail = f"found      {stage.key}"
-        elif event == "built":
+        if event == "built":
             detail = f"built      {stage.key}   {seconds:.1f} s"
         elif event == "waiting":
             detail = f"waiting    {stage.key}   another run builds it"
         else:
             detail = f"rebuilding {stage.key}   {event}"
         self._line("stage", stage.name, detail)
+
+    def stages_ready(self) -> None:
+        """Say in one line how many stages were shared."""
+        counts = " and ".join(f"{count} {event}" for event, count in sorted(self.stages.items()))
+        if self.main:
+            self._line("stages", counts or "none needed", "")
 
     def note(self, text: str) -> None:
         """A line for the user."""

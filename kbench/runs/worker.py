@@ -199,7 +199,7 @@ def _end_with_parent() -> None:
     """The parent holds the other end of our standard input: when it is gone, so are we."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        os.read(0, 1)  # nothing is ever written: this returns when the other end closes
         os._exit(EXIT_INTERRUPTED)
 
     threading.Thread(target=watch, daemon=True).start()

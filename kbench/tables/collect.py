@@ -1,0 +1,178 @@
+"""From a published table to our runs and their results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from kbench import registry
+from kbench.config.compose import compose
+from kbench.config.schema import Config
+from kbench.errors import ConfigError, Problem, UserError
+from kbench.runs.prepare import Run, config_hash, prepare
+from kbench.runs.result import RESULT, Result
+from kbench.tables.spec import Axis, Table
+
+
+@dataclass
+class Cell:
+    """One cell: the runs behind it, or why there are none.
+
+    Attributes:
+        runs: by seed.
+        why: why nothing can be run; empty otherwise.
+        paper_setting: whether the configuration is the table's own, nothing overridden.
+        results: by seed, of the runs that are done.
+    """
+
+    runs: dict[int, Run] = field(default_factory=dict)
+    why: str = ""
+    paper_setting: bool = True
+    results: dict[int, Result] = field(default_factory=dict)
+
+    def values(self, metric: str) -> dict[int, float]:
+        """The metric of the test split by seed, in percent."""
+        return {seed: 100 * result.metrics["test"][metric] for seed, result in self.results.items()}
+
+
+@dataclass
+class Grid:
+    """A table's cells under some overrides.
+
+    Attributes:
+        table: the published table.
+        columns: the columns shown; one that the paper does not have where `data=` names other data.
+        cells: (row, column) -> cell; averages have none.
+        overrides: what was overridden for every cell.
+    """
+
+    table: Table
+    columns: dict[str, Axis]
+    rows: dict[str, Axis]
+    cells: dict[tuple[str, str], Cell]
+    overrides: tuple[str, ...]
+
+    def collect(self) -> None:
+        """Read the results that are there."""
+        for cell in self.cells.values():
+            for seed, run in cell.runs.items():
+                if (run.folder / RESULT).is_file():
+                    cell.results[seed] = Result.load(run.folder)
+
+    def values(self, row: str, column: str) -> dict[int, float]:
+        """Values by seed, in percent; an average where every column has the seed."""
+        if not self.columns[column].average:
+            return self.cells[row, column].values(self.table.metric)
+        found = [
+            self.cells[row, name].values(self.table.metric) for name, axis in self.columns.items() if not axis.average
+        ]
+        seeds = set.intersection(*(set(values) for values in found)) if len(found) > 1 else set()
+        return {seed: math.fsum(values[seed] for values in found) / len(found) for seed in sorted(seeds)}
+
+    def paper_setting(self, row: str, column: str) -> bool:
+        """Whether a cell's runs are the paper's: its configuration, on the complete data."""
+        names = [n for n, axis in self.columns.items() if not axis.average] if self.columns[column].average else [column]
+        cells = [self.cells[row, name] for name in names]
+        return all(
+            cell.paper_setting and not any(result.setting.parts() for result in cell.results.values()) for cell in cells
+        )
+
+    def setting(self) -> list[str]:
+        """Lines that say what made the numbers: overrides, backbones, and parts of data sets."""
+        results = [result for cell in self.cells.values() for result in cell.results.values()]
+        lines = [f"overridden: {' '.join(self.overrides)}"] if self.overrides else []
+        for data in sorted({result.setting.data for result in results}):
+            of_data = [result for result in results if result.setting.data == data]
+            backbones = ", ".join(sorted({result.setting.backbone for result in of_data}))
+            parts = sorted({part for result in of_data for part in result.setting.parts()})
+            rows = of_data[0].setting.rows
+            sizes = "; ".join(parts) if parts else f"complete ({rows['train']:,} train, {rows['test']:,} test)"
+            lines.append(f"{data}: backbone {backbones}; {sizes}")
+        return lines
+
+
+def grid(table: Table, overrides: Sequence[str], rows: Sequence[str] = (), columns: Sequence[str] = ()) -> Grid:
+    """The cells of a table under a user's overrides.
+
+    `seed=1,2` sets the seeds; `data=` keeps the columns of that data, or makes one where the paper has none.
+
+    Args:
+        table: the published table.
+        overrides: Hydra overrides for every cell; they win over the table's own.
+        rows, columns: those to keep; all unless given.
+
+    Raises:
+        ConfigError: an override is wrong, or a name is unknown.
+    """
+    seeds = list(table.seeds)
+    data, common = None, []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key == "seed":
+            seeds = _seeds(text)
+        elif key == "data":
+            data = value
+        else:
+            common.append(text)
+    problems = [
+        Problem(f"{kind} {name}", f"no such {kind}{registry.near(name, known)}", f"there are: {', '.join(known)}")
+        for kind, names, known in (("row", rows, table.rows), ("column", columns, table.columns))
+        for name in names
+        if name not in known
+    ]
+    if problems:
+        raise ConfigError(*problems)
+    chosen_rows = {name: axis for name, axis in table.rows.items() if not rows or name in rows}
+    chosen = {name: axis for name, axis in table.columns.items() if not columns or name in columns}
+    if data is not None:
+        matching = {name: axis for name, axis in chosen.items() if f"data={data}" in axis.overrides}
+        chosen = matching or {data: Axis(f"{data} (not in the paper)", (f"data={data}",))}
+    cells: dict[tuple[str, str], Cell] = {}
+    for column, column_axis in chosen.items():
+        if column_axis.average:
+            continue
+        for row, row_axis in chosen_rows.items():
+            own = [*row_axis.overrides, *column_axis.overrides]
+            wanted = seeds[:1] if row_axis.one_seed else seeds
+            cells[row, column] = _cell(own, common, wanted, column in table.columns)
+    return Grid(table, chosen, chosen_rows, cells, tuple(overrides))
+
+
+def _cell(own: list[str], common: list[str], seeds: list[int], in_paper: bool) -> Cell:
+    method = next(text.split("=", 1)[1] for text in own if text.startswith("method="))
+    if method not in registry.choices("method"):
+        return Cell(why=f"kbench has no method {method} yet")
+    config = compose([*own, *_fitting(common, method)])
+    paper = in_paper and config_hash(config) == config_hash(compose(own))
+    try:
+        run = prepare(config)
+    except UserError as error:
+        first = error.problems[0]
+        return Cell(why=f"{first.where} {first.what}", paper_setting=paper)
+    return Cell({seed: run.with_seed(seed) for seed in seeds}, paper_setting=paper)
+
+
+def _fitting(common: list[str], method: str) -> list[str]:
+    """The overrides that apply to a row: `method.tau=` concerns the rows whose method has it."""
+    import dataclasses
+
+    names = {f.name for f in dataclasses.fields(registry.load("method", method).Config)}  # type: ignore[attr-defined]
+    own = [t for t in common if t.lstrip("+").startswith("method.")]
+    absent = [t for t in own if t.lstrip("+").split("=", 1)[0].split(".")[1] not in names]
+    return [text for text in common if text not in absent]
+
+
+def _seeds(text: str) -> list[int]:
+    """The seeds of `seed=1,2,3` or `seed=range(1,4)`."""
+    from kbench.config.compose import values
+
+    found = values(text)
+    if not all(isinstance(value, int) for value in found):
+        raise ConfigError(Problem(text, "seeds are whole numbers"))
+    return found
+
+
+def config_of(cell: Cell) -> Config | None:
+    """The configuration of a cell, None where nothing can be run."""
+    return next(iter(cell.runs.values())).config if cell.runs else None

@@ -1,0 +1,108 @@
+"""A published table as data: rows and columns as overrides, the published values, the paper's claims."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from kbench import registry
+from kbench.errors import ConfigError, Problem
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A row or a column: what it is called and which overrides make it.
+
+    Attributes:
+        one_seed: the paper's value is a single fixed run; so is ours.
+        average: the mean of the other columns.
+    """
+
+    label: str
+    overrides: tuple[str, ...] = ()
+    one_seed: bool = False
+    average: bool = False
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published value, in the table's unit; std None where the paper gives none."""
+
+    mean: float
+    std: float | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper: the row `better` lies above the row `than`."""
+
+    says: str
+    better: str
+    than: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """One published table.
+
+    Attributes:
+        name: `paper/table`.
+        metric: the metric of the test split that it shows, in percent.
+        seeds: seeds of our runs.
+        paper_seeds: runs behind a published mean.
+        tolerance: largest difference, in points, that still counts as the same.
+        published: row -> column -> value.
+    """
+
+    name: str
+    title: str
+    cite: str
+    metric: str
+    seeds: tuple[int, ...]
+    paper_seeds: int
+    tolerance: float
+    columns: dict[str, Axis]
+    rows: dict[str, Axis]
+    published: dict[str, dict[str, Published]]
+    claims: tuple[Claim, ...] = field(default=())
+
+
+def load(name: str) -> Table:
+    """Read `experiments/<name>.yaml`.
+
+    Raises:
+        ConfigError: there is no such table, or its file is inconsistent.
+    """
+    if name not in registry.tables():
+        near = registry.near(name, registry.tables())
+        raise ConfigError(Problem(name, f"no such table{near}", "kbench ls tables"))
+    path = registry.experiments_root() / f"{name}.yaml"
+    raw: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    table = Table(
+        name=name,
+        title=raw["title"],
+        cite=raw["cite"],
+        metric=raw["metric"],
+        seeds=tuple(raw["seeds"]),
+        paper_seeds=raw["paper_seeds"],
+        tolerance=raw["tolerance"],
+        columns={key: _axis(value) for key, value in raw["columns"].items()},
+        rows={key: _axis(value) for key, value in raw["rows"].items()},
+        published={
+            row: {column: Published(**value) for column, value in cells.items() if value is not None}
+            for row, cells in raw["published"].items()
+        },
+        claims=tuple(Claim(**claim) for claim in raw.get("claims", ())),
+    )
+    named = {(row, column) for row, cells in table.published.items() for column in cells}
+    strange = [f"{row}/{column}" for row, column in named if row not in table.rows or column not in table.columns]
+    strange += [row for claim in table.claims for row in (claim.better, claim.than) if row not in table.rows]
+    if strange:
+        raise ConfigError(Problem(str(path), f"names rows or columns it does not have: {', '.join(sorted(strange))}"))
+    return table
+
+
+def _axis(raw: dict[str, Any]) -> Axis:
+    return Axis(**{**raw, "overrides": tuple(raw.get("overrides", ()))})
