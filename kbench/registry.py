@@ -75,7 +75,9 @@ def load(kind: str, name: str) -> type:
         module = importlib.import_module(f"{package}.{name}")
         found = getattr(module, class_name)
     except (ModuleNotFoundError, AttributeError) as error:
-        raise ConfigError(Problem(f"{kind}={name}", f"{package}.{name} does not hold {class_name}", str(error))) from error
+        raise ConfigError(
+            Problem(f"{kind}={name}", f"{package}.{name} does not hold {class_name}", str(error))
+        ) from error
     if not isinstance(found, type):
         raise ConfigError(Problem(f"{kind}={name}", f"{package}.{name}.{class_name} is no class"))
     return found

@@ -71,7 +71,9 @@ def load_model(folder: Path, auto: Any, *, classes: int, seed: int, dropout: flo
     missing = sorted(key for key in info["missing_keys"] if key.startswith(encoder) and ".pooler." not in key)
     if missing:
         raise BackboneError(
-            Problem(str(folder), f"lacks {len(missing)} weights of the encoder, such as {missing[0]}", "wrong model type?")
+            Problem(
+                str(folder), f"lacks {len(missing)} weights of the encoder, such as {missing[0]}", "wrong model type?"
+            )
         )
     return model
 

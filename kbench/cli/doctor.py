@@ -63,7 +63,9 @@ def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return f"absent: pip install 'kbench[{_OPTIONAL[name]}]'" if name in _OPTIONAL else f"absent: pip install {name}"
+        return (
+            f"absent: pip install 'kbench[{_OPTIONAL[name]}]'" if name in _OPTIONAL else f"absent: pip install {name}"
+        )
 
 
 def _places() -> dict[str, str]:

@@ -27,7 +27,10 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="for a program")
     arguments = parser.parse_args(argv)
     if arguments.kind is None:
-        rows = [{"kind": kind, "number": str(len(names())), "names": ", ".join(names())} for kind, (names, _) in KINDS.items()]
+        rows = [
+            {"kind": kind, "number": str(len(names())), "names": ", ".join(names())}
+            for kind, (names, _) in KINDS.items()
+        ]
     else:
         rows = KINDS[arguments.kind][1]()
     if arguments.json:

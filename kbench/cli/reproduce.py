@@ -26,7 +26,11 @@ def run(argv: list[str]) -> int:
 
 def both(verb: str, argv: list[str], make: bool) -> int:
     """`reproduce` and `report` are one thing but for the making."""
-    what = "make the missing runs of a published table and show it" if make else "show a published table from what is there"
+    what = (
+        "make the missing runs of a published table and show it"
+        if make
+        else "show a published table from what is there"
+    )
     parser = argparse.ArgumentParser(
         prog=f"kbench {verb}",
         description=f"{what[0].upper()}{what[1:]} beside the paper's.",

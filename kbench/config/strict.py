@@ -73,9 +73,7 @@ def rules(config: Config) -> list[Problem]:
         if recipe.precision.value == "fp16" and config.hardware.device == "cpu":
             problems.append(Problem(f"{where}.precision", "fp16 needs a GPU", "take bf16 or fp32"))
     if config.backbone.tiny is not None and config.data.max_length > config.backbone.tiny.positions:
-        problems.append(
-            Problem("data.max_length", f"{config.data.max_length} exceeds backbone.tiny.positions")
-        )
+        problems.append(Problem("data.max_length", f"{config.data.max_length} exceeds backbone.tiny.positions"))
     return problems
 
 

@@ -1,7 +1,7 @@
 """Texts as token ids, ragged and memory-mapped: nothing is padded before it is in a batch.
 
-    <split>.ids       the ids of all rows one after another, raw int32
-    <split>.ends      int64, raw: where each row ends in <split>.ids
+<split>.ids       the ids of all rows one after another, raw int32
+<split>.ends      int64, raw: where each row ends in <split>.ids
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Encoded:
         return ids, mask.astype(np.int64)
 
 
-def encode_stage(records: Records, tokenizer: Callable[[Path | None], Any], backbone: Stage | str, max_length: int) -> Stage:
+def encode_stage(
+    records: Records, tokenizer: Callable[[Path | None], Any], backbone: Stage | str, max_length: int
+) -> Stage:
     """The stage that turns a data set's texts into token ids.
 
     Args:

@@ -1,7 +1,7 @@
 """Rows of a data set as memory-mapped arrow files: read once from the source, checked, cut to size, then shared.
 
-    <split>.arrow   row (number in the source split), text, label (index into data.labels)
-    records.json    rows and classes of each split, what the source held, hash of the content
+<split>.arrow   row (number in the source split), text, label (index into data.labels)
+records.json    rows and classes of each split, what the source held, hash of the content
 """
 
 from __future__ import annotations
@@ -130,7 +130,9 @@ def _write(data: Data, source: Source, work: Path) -> None:
         found = {split: table.num_rows for split, table in tables.items()}
     sizes = {"train": data.train_size, "validation": data.validation_size, "test": data.test_size}
     problems = [
-        Problem(f"data.{split}_size", f"asks for {sizes[split]} rows; {source.where} has {table.num_rows}", "take fewer")
+        Problem(
+            f"data.{split}_size", f"asks for {sizes[split]} rows; {source.where} has {table.num_rows}", "take fewer"
+        )
         for split, table in tables.items()
         if (size := sizes[split]) is not None and size > table.num_rows
     ]

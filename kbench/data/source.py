@@ -68,9 +68,7 @@ def cached(data: Data) -> Source | None:
         )
     except LocalEntryNotFoundError:
         return None
-    files = {
-        split: tuple(sorted(folder.rglob(f"{split}-*.parquet"))) for split in ("train", "validation", "test")
-    }
+    files = {split: tuple(sorted(folder.rglob(f"{split}-*.parquet"))) for split in ("train", "validation", "test")}
     files = {split: paths for split, paths in files.items() if paths}
     if not {"train", "test"} <= set(files):
         return None

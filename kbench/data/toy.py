@@ -17,7 +17,11 @@ SIZES = {"train": 1600, "test": 800}
 _CONSONANTS = "bdfgklmnprstvz"
 _VOWELS = "aeiou"
 _OWN, _SHARED, _BACKGROUND = 60, 30, 500  # words of one topic, of a pair of topics, of no topic
-_TOPICAL, _FROM_SHARED, _PASSING = 0.28, 0.05, 0.05  # shares: words on topic; of these from the pair; texts naming another
+_TOPICAL, _FROM_SHARED, _PASSING = (
+    0.28,
+    0.05,
+    0.05,
+)  # shares: words on topic; of these from the pair; texts naming another
 
 
 def _word(number: int) -> str:

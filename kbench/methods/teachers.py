@@ -39,7 +39,9 @@ class TeacherOptions:
 
     name: str = key("name of the method")
     teachers: int = key("number of teachers; each knows classes of its own")
-    split: list[list[str]] | None = key("label names of each teacher; null: equal blocks in label order, the rest to the last")
+    split: list[list[str]] | None = key(
+        "label names of each teacher; null: equal blocks in label order, the rest to the last"
+    )
     teacher_seed: int = key("seed of the teachers: they are trained once, only students are repeated")
 
 
@@ -80,7 +82,11 @@ def check_teachers(config: TeacherOptions, data: Data) -> list[Problem]:
     for name in dict.fromkeys(named):
         if name not in data.labels:
             problems.append(
-                Problem("method.split", f"unknown label {name}{near(name, data.labels)}", f"labels: {', '.join(data.labels)}")
+                Problem(
+                    "method.split",
+                    f"unknown label {name}{near(name, data.labels)}",
+                    f"labels: {', '.join(data.labels)}",
+                )
             )
         elif named.count(name) > 1:
             problems.append(Problem("method.split", f"{name} stands {named.count(name)} times"))

@@ -1,8 +1,8 @@
 """The store of stages: content-addressed, locked, published by one atomic rename.
 
-    <root>/<name>/<key>/            a finished stage: files and manifest.json with their hashes
-    <root>/<name>/<key>.work/       one being built, or left by a killed build that the next continues
-    <root>/<name>/<key>.lock        held while it is built or checked
+<root>/<name>/<key>/            a finished stage: files and manifest.json with their hashes
+<root>/<name>/<key>.work/       one being built, or left by a killed build that the next continues
+<root>/<name>/<key>.lock        held while it is built or checked
 """
 
 from __future__ import annotations

@@ -72,7 +72,9 @@ class Grid:
 
     def paper_setting(self, row: str, column: str) -> bool:
         """Whether a cell's runs are the paper's: its configuration, on the complete data."""
-        names = [n for n, axis in self.columns.items() if not axis.average] if self.columns[column].average else [column]
+        names = (
+            [n for n, axis in self.columns.items() if not axis.average] if self.columns[column].average else [column]
+        )
         cells = [self.cells[row, name] for name in names]
         return all(
             cell.paper_setting and not any(result.setting.parts() for result in cell.results.values()) for cell in cells
