@@ -1,7 +1,8 @@
 """Names to components, without importing them.
 
 A component is a YAML in `conf/<group>/`. A method is also a file of the same name in `kbench/methods/` whose class is
-the name in CamelCase (`vanilla_kd.py` holds `VanillaKd`); a task likewise in `kbench/tasks/`. Nothing is registered by hand.
+the name in CamelCase (`vanilla_kd.py` holds `VanillaKd`); a task likewise in `kbench/tasks/`. Nothing is registered by
+hand.
 """
 
 from __future__ import annotations
@@ -53,14 +54,17 @@ def tables() -> tuple[str, ...]:
 def near(name: str, names: Iterable[str]) -> str:
     """`; did you mean X?` for the nearest of `names`, or nothing where none is near.
 
-    A last part that fits exactly counts as near: `tau` finds `method.tau`.
+    A dotted key is compared with its siblings, then by its last part with all: `tau` finds `method.tau`.
     """
     names = list(names)
-    found = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if not found:
-        last = name.rsplit(".", 1)[-1]
-        found = [n for n in names if n.rsplit(".", 1)[-1] == last][:1]
-    return f"; did you mean {found[0]}?" if found else ""
+    parent, _, last = name.rpartition(".")
+    siblings = {n.rpartition(".")[2]: n for n in names if n.rpartition(".")[0] == parent}
+    ends = {n.rpartition(".")[2]: n for n in reversed(names)}
+    for candidates in (siblings, ends):
+        found = difflib.get_close_matches(last, candidates, n=1, cutoff=0.6)
+        if found and (candidates is siblings or found[0] == last):
+            return f"; did you mean {candidates[found[0]]}?"
+    return ""
 
 
 def load(kind: str, name: str) -> type:

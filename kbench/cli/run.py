@@ -1,4 +1,4 @@
-"""The bare form, `kbench method=... data=...`: check everything, then hand it to Hydra, which calls back for each run."""
+"""The bare form, `kbench method=... data=...`: check everything, then run it, or hand a sweep to Hydra."""
 
 from __future__ import annotations
 

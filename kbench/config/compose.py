@@ -69,35 +69,35 @@ def check(overrides: list[str], *, sweep: bool, config_dir: str | None = None) -
     """
     with _loader(config_dir) as extra:
         parsed, problems = _parse(overrides, sweep)
-        groups = [o for o in parsed if _is_group(o)]
         values = [o for o in parsed if not _is_group(o) and not _is_hydra(o)]
-        bad_groups = {id(o): found for o in groups if (found := _choice_problems(o))}
-        problems += [p for found in bad_groups.values() for p in found]
-        good_groups = [o for o in groups if id(o) not in bad_groups]
-        seen: dict[tuple[str, str], None] = {}
+        groups = []
+        for override in filter(_is_group, parsed):
+            wrong = _choice_problems(override)
+            problems += wrong
+            if not wrong:
+                groups.append(override)
         points: list[tuple[list[str], DictConfig]] = []
-        for choice in itertools.product(*(_expand(o) for o in good_groups)):
+        for choice in itertools.product(*map(_expand, groups)):
             base = _compose_base([*choice, *extra])
-            good: list[list[str]] = []
+            known = strict.flat_keys(base)
+            texts: list[list[str]] = []
             for override in values:
-                texts = []
+                texts.append([])
                 for text in _expand(override):
-                    found = _value_problem(base, override, text)
-                    if found is None:
-                        texts.append(text)
-                    else:
-                        seen.setdefault((found.where, found.what), None)
-                good.append(texts)
-            for point in itertools.product(*good):
+                    problem = _value_problem(base, known, text)
+                    if problem is None:
+                        texts[-1].append(text)
+                    elif problem not in problems:
+                        problems.append(problem)
+            for point in itertools.product(*texts):
                 config = base.copy()
-                for override, text in zip(values, point, strict=True):
-                    _apply(config, override, text)
+                for text in point:
+                    _apply(config, text)
                 points.append(([*choice, *point], config))
-        problems += [Problem(where, what) for where, what in seen]
         checked = []
-        for texts, config in points:
+        for words, config in points:
             try:
-                checked.append((texts, typed(config)))
+                checked.append((words, typed(config)))
             except ConfigError as error:
                 problems += [p for p in error.problems if p not in problems]
         if problems:
@@ -241,30 +241,30 @@ def _key(text: str) -> str:
     return text.split("=", 1)[0].lstrip("+")
 
 
-def _apply(config: DictConfig, override: Override, text: str) -> None:
-    value = OverridesParser.create().parse_override(text).value()
-    OmegaConf.update(config, _key(text), value, merge=True, force_add=False)
+def _apply(config: DictConfig, text: str) -> None:
+    """Set one `key=value`; its type is checked where the schema has one."""
+    OmegaConf.update(config, _key(text), _value(text), merge=True, force_add=False)
 
 
-def _value_problem(base: DictConfig, override: Override, text: str) -> Problem | None:
-    """What is wrong with one `key=value` on this base, if anything."""
+def _value(text: str) -> Any:
+    return OverridesParser.create().parse_override(text).value()
+
+
+def _value_problem(base: DictConfig, known: list[str], text: str) -> Problem | None:
+    """What is wrong with one `key=value` on a configuration that has the `known` keys, if anything."""
     key = _key(text)
-    known = strict.flat_keys(base)
-    if key not in known:
-        parent = key.rsplit(".", 1)[0]
-        if parent in known and OmegaConf.get_type(OmegaConf.select(base, parent)) is dict:
-            return None  # an open mapping takes any key
-        if key.startswith("method."):
-            what = f"{base.method.name} has no such option"
-            show = f"kbench show method {base.method.name}"
-        else:
-            what, show = "no such key", "kbench --cfg job shows all"
-        return Problem(key, f"{what}{registry.near(key, known)} ({show})")
-    try:
-        _apply(base.copy(), override, text)
-    except (OmegaConfBaseException, ValueError, TypeError) as error:
-        return Problem(text, _first_line(error))
-    return None
+    if key in known:
+        try:
+            if isinstance(OmegaConf.select(base, key), bool) and not isinstance(_value(text), bool):
+                return Problem(text, "must be true or false")
+            _apply(base.copy(), text)
+        except (OmegaConfBaseException, ValueError, TypeError) as error:
+            return Problem(text, _first_line(error))
+        return None
+    if key.startswith("method."):
+        name = base.method.name
+        return Problem(key, f"{name} has no such option{registry.near(key, known)}", f"kbench show method {name}")
+    return Problem(key, f"no such key{registry.near(key, known)}", "kbench --cfg job shows all")
 
 
 def _first_line(error: BaseException) -> str:
@@ -280,5 +280,4 @@ def values(text: str) -> list[Any]:
     parsed, problems = _parse([text], sweep=True)
     if problems:
         raise ConfigError(*problems)
-    parser = OverridesParser.create()
-    return [parser.parse_override(one).value() for one in _expand(parsed[0])]
+    return [_value(one) for one in _expand(parsed[0])]

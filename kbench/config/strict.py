@@ -19,7 +19,7 @@ def flat_keys(config: DictConfig, prefix: str = "") -> list[str]:
     """Every dotted key of a configuration, nodes included, `hydra` left out."""
     keys: list[str] = []
     for name in config:
-        dotted = f"{prefix}{name}"
+        dotted = f"{prefix}{name!s}"
         if dotted == "hydra":
             continue
         keys.append(dotted)
@@ -35,7 +35,7 @@ def unknown_keys(config: DictConfig, prefix: str = "") -> list[Problem]:
     kind = OmegaConf.get_type(config)
     fields = {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else None
     for name in config:
-        dotted = f"{prefix}{name}"
+        dotted = f"{prefix}{name!s}"
         if dotted == "hydra":
             continue
         if fields is not None and str(name) not in fields:

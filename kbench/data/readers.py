@@ -1,4 +1,4 @@
-"""Readers of the original files. Each yields (line, text, label as the file spells it); one bad row names file and line.
+"""Readers of the original files. Each yields (line, text, label as the file spells it); errors name file and line.
 
 A reader is a function of a path, found by the name that `data.reader` gives. Files may be gzipped.
 """

@@ -97,7 +97,7 @@ def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
     Args:
         labels: class of each row [n].
         size: rows to take, at most n.
-        seed: decides which rows of a class are taken; a smaller subset's rows of a class are a prefix of a larger one's.
+        seed: decides which rows of a class are taken; those of a smaller subset are a prefix of a larger one's.
     """
     classes, counts = np.unique(labels, return_counts=True)
     exact = counts * size / len(labels)

@@ -1,7 +1,7 @@
 """Scores of a model on many rows: inference mode, batches by length, shared among the processes.
 
-`predict` has dropout off. `sample` has it on, whole model in train mode: attention asks its own flag, so switching on the
-dropout layers alone would leave attention dropout off.
+`predict` has dropout off. `sample` has it on, the whole model in train mode: attention asks its own flag, so switching
+on the dropout layers alone would leave attention dropout off.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ class Bench:
 
     @cached_property
     def split(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of train to learn from and rows of train held out; the second empty where there is a validation split."""
+        """Rows of train to learn from, and rows held out: none where the data set has a validation split."""
         rows = self.records.rows("train")
         if "validation" in self.records.splits:
             return np.arange(rows), np.arange(0)

@@ -1,8 +1,8 @@
 """The equations of knowledge integration: MUKI (sections 2.2.1 to 2.2.3) and the baselines that mimic the teachers.
 
-N teachers, teacher i with C_i classes of its own; the union of C classes lists teacher 1's first, then teacher 2's, and
-so on. z_i [B, C_i] are teacher i's logits with dropout off, s [B, C] the student's. Everything is computed in float32 or
-wider, in log space where a probability may underflow.
+N teachers, teacher i with C_i classes of its own; the union of C classes lists teacher 1's first, then teacher 2's,
+and so on. z_i [B, C_i] are teacher i's logits with dropout off, s [B, C] the student's. Everything is computed in
+float32 or wider, in log space where a probability may underflow.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _mixture(logits: Sequence[Tensor], weights: Tensor) -> Tensor:
 
 
 def margin(certainty: Tensor) -> Tensor:
-    """v = largest c minus second largest c of each instance, [B, N] -> [B], plus 1e-6 (eq. 13; the addend: released code)."""
+    """v = largest minus second largest c of each instance, plus 1e-6; [B, N] -> [B] (eq. 13; 1e-6: released code)."""
     top = certainty.topk(2, dim=-1).values
     return (top[:, 0] - top[:, 1]).abs() + SMALLEST_WEIGHT
 

@@ -1,9 +1,10 @@
 """MUKI, model uncertainty-aware knowledge integration: learn from the teacher that is least uncertain about a text.
 
-Li et al., "From Mimicking to Integrating: Knowledge Integration for Pre-Trained Language Models", Findings of EMNLP 2022.
-Several teachers with different label sets become one student over the union, without labels. Monte-Carlo dropout tells
-how uncertain each teacher is about a text; the target is the most certain teacher's distribution (hard) or a mixture
-weighted by certainty (soft), and a text on which the teachers are about equally certain counts less.
+Li et al., "From Mimicking to Integrating: Knowledge Integration for Pre-Trained Language Models", Findings of EMNLP
+2022.
+Several teachers with different label sets become one student over the union, without labels. Monte-Carlo dropout
+tells how uncertain each teacher is about a text; the target is the most certain teacher's distribution (hard) or a
+mixture weighted by certainty (soft), and a text on which the teachers are about equally certain counts less.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ class TeacherSet:
         return Stage("teacher_logits", 1, {}, build, {"teacher": self.teacher(i), "encoded": bench.encoded_stage})
 
     def samples(self, i: int, pool: int, dropout: float | None, seed: int) -> Stage:
-        """Teacher i's logits under `pool` dropout masks of every training row: `train.npy`, float32 [rows, pool, C_i]."""
+        """Teacher i's logits of every training row under dropout masks: `train.npy`, float32 [rows, pool, C_i]."""
         bench = self.bench
         chosen = {"pool": pool, "dropout": dropout, "seed": seed}
 

@@ -6,10 +6,12 @@ With several processes it starts them with torch's elastic launcher and waits. I
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +70,6 @@ def _elastic(run: Run) -> int:
             _fail(run.folder, State.failed, f"process {rank} ended with exit code {failure.exitcode}")
         return EXIT_FAILED
     finally:
-        import shutil
-
         shutil.rmtree(logs, ignore_errors=True)
 
 
@@ -142,10 +142,8 @@ def _end(folder: Path, reporter: Any, state: State, text: str, code: int, main_p
 
 
 def _fail(folder: Path, state: State, text: str) -> None:
-    try:
+    with suppress(OSError):  # a full disk: the words below are all that is left
         write_status(folder, state, error=text)
-    except OSError:  # a full disk: the words below are all that is left
-        pass
     print(("stopped: " if state is State.interrupted else "error: ") + text, file=sys.stderr, flush=True)
 
 

@@ -14,10 +14,11 @@ from kbench.tables.spec import Published
 from kbench.tables.statistics import Estimate, Verdict, claim, difference, estimate, verdict
 
 _DEFINITIONS = (
-    "Ours: mean and 95 % interval (Student's t) over n seeds. Difference: ours minus the paper's, with its 95 % interval "
-    "(Welch). reproduced: the interval lies within the tolerance; above, below: it lies on one side of 0; within noise: it "
-    "holds 0 but is wider than the tolerance; other setting: not the paper's data, backbone or recipe, so that the numbers "
-    "do not compare and only the claims do."
+    "Ours: mean and 95 % interval (Student's t) over n seeds. Difference: ours minus the paper's, with its 95 % "
+    "interval (Welch). reproduced: the interval lies within the tolerance; above, below: it lies on one side of 0; "
+    "within noise: it holds 0 but is wider than the tolerance; other setting: not the paper's data, backbone or "
+    "recipe, so that the numbers do not compare and only the claims do. Right teacher: share of the student's training rows on "
+    "which the most certain teacher is the one that knows the gold class."
 )
 
 
@@ -149,13 +150,14 @@ def latex(grid: Grid) -> str:
     """A document that compiles alone: rows as printed; ours and, in small, the paper's."""
     cells = {(line.row, line.column): line for line in lines(grid)}
     columns = list(grid.columns)
+    caption = f"{grid.table.title}: ours (mean and 95 % interval) over the paper's. {'; '.join(grid.setting())}"
     text = [
         r"\documentclass{article}",
         r"\usepackage{booktabs}",
         r"\begin{document}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_tex(grid.table.title)}: ours (mean and 95\,\% interval) over the paper's. {_tex('; '.join(grid.setting()))}}}",
+        rf"\caption{{{_tex(caption)}}}",
         rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",
         r"\toprule",
         " & ".join(["", *(_tex(grid.columns[column].label) for column in columns)]) + r" \\",

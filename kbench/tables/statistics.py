@@ -67,7 +67,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 def difference(values: Sequence[float], paper: Published, paper_n: int) -> Estimate:
     """Ours minus the paper's mean, with Welch's interval.
 
-    A published std of 0 or none is a single fixed run: its error is unknown and taken as 0, so the interval is ours alone.
+    A published std of 0 or none is a single fixed run: its error is unknown and taken as 0, so the interval is ours.
     """
     n = len(values)
     mean = math.fsum(values) / n

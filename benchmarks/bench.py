@@ -1,0 +1,225 @@
+"""Speed and memory of kbench as ratios within one run: `make bench`. Absolute times of a shared machine say little.
+
+The model has MiniLM's shape (6 layers of width 384) with random weights. The texts are AG News where KBENCH_DATA has it,
+else the toy data; the head says which.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROWS = 960
+STEPS = ROWS // 32
+REPEATS = 3
+
+HYDRA_APP = """
+import hydra
+from omegaconf import DictConfig
+@hydra.main(version_base="1.3", config_path=None)
+def main(config: DictConfig) -> None: ...
+main()
+"""
+
+MEMORY = """
+import sys, numpy as np, torch
+from pathlib import Path
+from kbench.data.encode import Encoded
+from kbench.engine.feed import Feed
+folder = Path(sys.argv[1])
+encoded = Encoded(folder, "train")
+column = np.load(folder / "logits.npy", mmap_mode="r")
+feed = Feed(encoded, np.arange(len(encoded)), 0, {"teacher": column})
+def anonymous():
+    return int(next(l for l in open("/proc/self/status") if l.startswith("RssAnon")).split()[1]) / 1024
+before = anonymous()
+for start in range(0, len(feed), 256):
+    feed.batch(np.arange(start, min(start + 256, len(feed))), torch.device("cpu"))
+print(anonymous() - before)
+"""
+
+
+def main() -> None:
+    rows: list[tuple[str, float, float, str]] = []
+    rows += startup()
+    with tempfile.TemporaryDirectory() as folder:
+        rows += training(Path(folder))
+        rows += memory(Path(folder))
+    print(f"\n{'measure':<66} {'ratio':>8} {'target':>8}")
+    for name, value, target, sense in rows:
+        good = value <= target if sense == "<=" else value >= target
+        print(f"{name:<66} {value:>8.3f} {sense + ' ' + format(target, 'g'):>8}  {'ok' if good else 'MISSED'}")
+
+
+def startup() -> list[tuple[str, float, float, str]]:
+    """Verbs that need no model, against a bare Hydra application's --help."""
+
+    def best(command: list[str]) -> float:
+        times = []
+        for _ in range(7):
+            began = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as app:
+        app.write(HYDRA_APP)
+        app.flush()
+        bare = best([sys.executable, app.name, "--help"])
+    print(f"a bare Hydra application's --help: {bare:.3f} s")
+    commands = {"kbench --help": ["--help"], "kbench ls data": ["ls", "data"]}
+    return [
+        (f"{name} / bare Hydra --help", best([sys.executable, "-m", "kbench", *words]) / bare, 2.0, "<=")
+        for name, words in commands.items()
+    ]
+
+
+def training(folder: Path) -> list[tuple[str, float, float, str]]:
+    """The loop against a bare one; a cached student against fine-tuning; both against the released scheme."""
+    import numpy as np
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from kbench.config.compose import compose
+    from kbench.data.records import Records
+    from kbench.engine.feed import Feed
+    from kbench.engine.loop import fit
+    from kbench.engine.runtime import Runtime
+    from kbench.engine.sampler import epoch_batches
+    from kbench.methods.base import Method
+    from kbench.methods.bench import Bench
+    from kbench.methods.finetune import Finetune
+    from kbench.methods.muki import Muki
+    from kbench.runs.prepare import prepare
+    from kbench.stages.store import Store
+
+    real = (Path(os.environ.get("KBENCH_DATA", "")) / "ag_news").is_dir() and "KBENCH_DATA" in os.environ
+    data = ["data=agnews", "data.train_size=1100", "data.test_size=100"] if real else ["data=toy"]
+    shape = ["backbone=tiny", "backbone.tiny.layers=6", "backbone.tiny.width=384", "backbone.tiny.heads=12"]
+    config = compose(["method=muki", *data, *shape, "train.epochs=1", "train.precision=fp32", f"outputs={folder}"])
+    run = prepare(config)
+    runtime = Runtime(micro_batch_size=32, checkpoint_seconds=1e9)
+    bench = Bench(
+        config.data, config.backbone, run.located, Records(run.records), config.train, config.teacher, 1,
+        runtime=runtime, store=Store(folder / "stages", runtime), report=Silent(),
+    )  # fmt: skip
+    chosen = np.arange(ROWS)
+    classes = len(config.data.labels)
+    generator = np.random.default_rng(0)
+    method = Muki(config.method, bench)
+    sizes = [len(block) for block in method.teachers.blocks]
+    count = bench.records.rows("train")
+    columns = {f"teacher_{i}": generator.normal(size=(count, size)).astype(np.float32) for i, size in enumerate(sizes)}
+    columns["certainty"] = generator.random((count, len(sizes))).astype(np.float32)
+    columns["label"] = bench.records.labels("train")
+    feed = bench.feed("train", chosen, columns)
+    print(f"texts: {config.data.name}, {feed.lengths.mean():.0f} tokens on average, longest {feed.lengths.max()}")
+
+    def ours(method: Method) -> Callable[[], float]:
+        def train() -> float:
+            model = bench.model(classes, 1)
+            began = time.perf_counter()
+            fit(model, feed, method.loss, config.train, runtime, seed=1, folder=folder / "none", report=Silent())
+            return time.perf_counter() - began
+
+        return train
+
+    def bare(loss: Callable[[Any, Any], Any], feed: Feed = feed) -> Callable[[], float]:
+        def train() -> float:
+            model = bench.model(classes, 1).train()
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+            batches = epoch_batches(feed.lengths, seed=1, epoch=0, batch=32, pool=config.train.length_pool)
+            began = time.perf_counter()
+            for positions in batches:
+                loss(model, feed.batch(positions, torch.device("cpu"))).backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            return time.perf_counter() - began
+
+        return train
+
+    def supervised(model: Any, batch: Any) -> Any:
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        return cross_entropy(logits, batch["label"])
+
+    teachers = [bench.model(size, 2 + i).eval() for i, size in enumerate(sizes)]
+
+    def released(model: Any, batch: Any) -> Any:
+        """Both teachers run in every step; the certainty is read from a file, as in the release."""
+        with torch.no_grad():
+            for i, teacher in enumerate(teachers):
+                inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+                batch[f"teacher_{i}"] = teacher(**inputs).logits
+        return sum(method.loss(model, batch).values())
+
+    padded = Feed(bench.encoded("train"), chosen, bench.tokenizer.pad_token_id, columns, width=config.data.max_length)
+    if not real:
+        padded = Feed(bench.encoded("train"), chosen, bench.tokenizer.pad_token_id, columns, width=128)
+    arms = {
+        "finetune": ours(Finetune(None, bench)),
+        "bare": bare(supervised),
+        "student": ours(method),
+        "released": bare(released, padded),
+    }
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    for repeat in range(REPEATS):
+        for name, arm in arms.items():
+            times[name].append(arm())
+        print(f"round {repeat + 1}: " + ", ".join(f"{name} {found[-1]:.1f} s" for name, found in times.items()))
+
+    def ratio(above: str, below: str) -> float:
+        return statistics.median(a / b for a, b in zip(times[above], times[below], strict=True))
+
+    return [
+        ("kbench's loop / a bare PyTorch loop, same model and batches", ratio("finetune", "bare"), 1.03, "<="),
+        ("student with cached teacher outputs / plain fine-tuning", ratio("student", "finetune"), 1.05, "<="),
+        ("released scheme / student with cached teacher outputs", ratio("released", "student"), 2.5, ">="),
+    ]
+
+
+def memory(folder: Path) -> list[tuple[str, float, float, str]]:
+    """Private memory of reading 8 times as many rows through a feed."""
+    import numpy as np
+
+    grown = {}
+    for rows in (50_000, 400_000):
+        place = folder / f"rows{rows}"
+        place.mkdir()
+        lengths = np.full(rows, 60, dtype=np.int64)
+        np.cumsum(lengths).tofile(place / "train.ends")
+        np.zeros(rows * 60, dtype=np.int32).tofile(place / "train.ids")
+        np.save(place / "logits.npy", np.zeros((rows, 4), dtype=np.float32))
+        found = subprocess.run(
+            [sys.executable, "-c", MEMORY, str(place)], check=True, capture_output=True, text=True
+        ).stdout
+        grown[rows] = float(json.loads(found))
+        print(
+            f"{rows} rows of 60 tokens ({rows * 76 / 2**20:.0f} MiB on disk): {grown[rows]:.1f} MiB of private memory"
+        )
+    extra = (grown[400_000] - grown[50_000]) / (350_000 * 76 / 2**20)
+    return [("private memory grown / bytes of data added", max(0.0, extra), 0.1, "<=")]
+
+
+class Silent:
+    """A report that says nothing."""
+
+    def log(self, scope: str, step: int, values: Any) -> None: ...
+
+    def progress(self, scope: str, step: int, total: int, values: Any) -> None: ...
+
+    def rewind(self, scope: str, step: int) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+if __name__ == "__main__":
+    main()
