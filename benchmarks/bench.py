@@ -1,7 +1,7 @@
 """Speed and memory of kbench as ratios within one run: `make bench`. Absolute times of a shared machine say little.
 
-The model has MiniLM's shape (6 layers of width 384) with random weights. The texts are AG News where KBENCH_DATA has it,
-else the toy data; the head says which.
+The model has MiniLM's shape (6 layers of width 384) with random weights. The texts are AG News where KBENCH_DATA has
+it, else the toy data; the head says which.
 """
 
 from __future__ import annotations

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
 from omegaconf import DictConfig
 
 from kbench.cli import console
-from kbench.config import compose
+from kbench.config import compose, strict
 from kbench.errors import EXIT_FAILED, EXIT_MISTAKE, UserError
 from kbench.runs.launch import launch
 from kbench.runs.prepare import Run, freeze, prepare
@@ -29,7 +28,10 @@ def run(argv: list[str]) -> int:
         return _hydra(argv)
     overrides = list(flags.overrides)
     if not flags.multirun:
-        one = prepare(points[0][1], console.stage)
+        config = points[0][1]
+        for doubt in strict.doubts(config):
+            console.note(doubt)
+        one = prepare(config, console.stage)
         return console.ended(one, launch(one, overrides, console.note), overrides)
     # every point is found, checked and written before the first one starts
     runs = {}
@@ -55,12 +57,10 @@ def _hydra(argv: list[str]) -> int:
 
 def job(config: DictConfig) -> int:
     """One run of a sweep, called by Hydra, in this process or in a launcher's. Gives the exit code; never raises."""
-    from hydra.core.hydra_config import HydraConfig
-
     try:
         compose.register()
         point: Run = prepare(compose.typed(config), console.stage)
-        overrides = list(HydraConfig.get().overrides.task)
+        overrides = compose.job_overrides()
         return console.ended(point, launch(point, overrides, console.note), overrides)
     except UserError as error:
         print(f"error: {error.render()}", file=sys.stderr)
@@ -83,9 +83,3 @@ def _summary(runs: list[Run]) -> int:
     if failed:
         print(f"\n{failed} of {len(runs)} runs have no result; the same command makes only those", file=sys.stderr)
     return EXIT_FAILED if failed else 0
-
-
-def main_environment() -> dict[str, str]:
-    """The environment variables that kbench reads."""
-    names = ("KBENCH_DATA", "KBENCH_DEBUG", "HF_HOME", "HF_HUB_OFFLINE")
-    return {name: os.environ[name] for name in names if name in os.environ}

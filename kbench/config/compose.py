@@ -19,6 +19,7 @@ from hydra import initialize_config_module, main
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
@@ -72,7 +73,7 @@ def check(overrides: list[str], *, sweep: bool, config_dir: str | None = None) -
         values = [o for o in parsed if not _is_group(o) and not _is_hydra(o)]
         groups = []
         for override in filter(_is_group, parsed):
-            wrong = _choice_problems(override)
+            wrong = _choice_problems(override, config_dir)
             problems += wrong
             if not wrong:
                 groups.append(override)
@@ -152,6 +153,11 @@ def load(path: Path) -> Config:
     return typed(merged)
 
 
+def job_overrides() -> list[str]:
+    """The overrides of the job that Hydra is running."""
+    return list(HydraConfig.get().overrides.task)
+
+
 def hydra_main(job: Callable[[DictConfig], Any], argv: list[str]) -> None:
     """Hand a command line to Hydra. `job` gets each composed configuration."""
     register()
@@ -207,10 +213,11 @@ def _expand(override: Override) -> list[str]:
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
-def _choice_problems(override: Override) -> list[Problem]:
+def _choice_problems(override: Override, config_dir: str | None) -> list[Problem]:
     group = override.key_or_group
-    loader = GlobalHydra.instance().config_loader()
-    options = loader.get_group_options(group)
+    options = list(registry.choices(group))
+    if config_dir is not None:
+        options += sorted(path.stem for path in (Path(config_dir) / group).glob("*.yaml"))
     problems = []
     for text in _expand(override):
         name = text.split("=", 1)[1]

@@ -22,9 +22,8 @@ class Encoded:
     """The token ids of one split."""
 
     def __init__(self, folder: Path, split: str):
-        ends = np.fromfile(folder / f"{split}.ends", dtype=np.int64)
-        self.starts = np.concatenate([[0], ends[:-1]])
-        self.lengths: np.ndarray = (ends - self.starts).astype(np.int64)
+        self._ends = np.memmap(folder / f"{split}.ends", dtype=np.int64, mode="r")
+        self.lengths: np.ndarray = np.diff(self._ends, prepend=0).astype(np.int32)
         self._ids = np.memmap(folder / f"{split}.ids", dtype=np.int32, mode="r")
 
     def __len__(self) -> int:
@@ -36,9 +35,8 @@ class Encoded:
         width = int(lengths.max()) if width is None else width
         ids = np.full((len(rows), width), pad, dtype=np.int64)
         mask = np.arange(width) < lengths[:, None]
-        for line, row in enumerate(rows):
-            start = self.starts[row]
-            ids[line, : lengths[line]] = self._ids[start : start + lengths[line]]
+        for line, (end, length) in enumerate(zip(self._ends[rows], lengths, strict=True)):
+            ids[line, :length] = self._ids[end - length : end]
         return ids, mask.astype(np.int64)
 
 

@@ -59,11 +59,11 @@ class Runtime:
 
     def accelerator(self, precision: Precision) -> Accelerator:
         """A fresh accelerator of this number format; the process group stays."""
-        AcceleratorState._reset_state()
         self._accelerator = self._make(precision)
         return self._accelerator
 
     def _make(self, precision: Precision) -> Accelerator:
+        AcceleratorState._reset_state()  # a process may not change its mind otherwise
         mixed = "no" if precision is Precision.fp32 else precision.value
         handlers = [InitProcessGroupKwargs(timeout=_PATIENCE)]
         return Accelerator(cpu=self._cpu, mixed_precision=mixed, kwargs_handlers=handlers)

@@ -91,7 +91,7 @@ def check_teachers(config: TeacherOptions, data: Data) -> list[Problem]:
         elif named.count(name) > 1:
             problems.append(Problem("method.split", f"{name} stands {named.count(name)} times"))
     absent = [name for name in data.labels if name not in named]
-    if absent:
+    if absent and not problems:
         problems.append(Problem("method.split", f"no teacher has {', '.join(absent)}"))
     for number, names in enumerate(config.split, start=1):
         if len(names) < 2:
