@@ -54,9 +54,9 @@ class Setting:
     def parts(self) -> list[str]:
         """The splits of which only a part was used, as `train 1,000 of 120,000`."""
         return [
-            f"{split} {self.rows[split]:,} of {whole:,}"
-            for split, whole in self.complete.items()
-            if self.rows.get(split, whole) != whole
+            f"{split} {self.rows[split]:,} of {self.complete[split]:,}"
+            for split in ("train", "test")
+            if self.rows[split] != self.complete[split]
         ]
 
 

@@ -87,7 +87,7 @@ class Grid:
         for data in sorted({result.setting.data for result in results}):
             of_data = [result for result in results if result.setting.data == data]
             backbones = ", ".join(sorted({result.setting.backbone for result in of_data}))
-            parts = sorted({part for result in of_data for part in result.setting.parts()})
+            parts = list(dict.fromkeys(part for result in of_data for part in result.setting.parts()))
             rows = of_data[0].setting.rows
             sizes = "; ".join(parts) if parts else f"complete ({rows['train']:,} train, {rows['test']:,} test)"
             lines.append(f"{data}: backbone {backbones}; {sizes}")

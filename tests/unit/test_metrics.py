@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +64,16 @@ def test_metrics_equal_scikit_learn(name: str, classes: int, used: int, dtype: t
 
 def test_every_metric_has_a_second_implementation() -> None:
     assert set(METRICS) == set(SECOND)
+
+
+def test_metrics_need_neither_evaluate_nor_datasets() -> None:
+    program = (
+        "import sys, kbench.metrics.classification as found\n"
+        "assert found.METRICS\n"
+        "print(*sorted({'evaluate', 'datasets', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 @pytest.fixture

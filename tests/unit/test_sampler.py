@@ -10,9 +10,7 @@ import pytest
 from kbench.engine.sampler import chunks, epoch_batches, hold_out, steps_per_epoch
 from kbench.engine.seeding import derive
 
-SHAPES = [
-    (n, batch, pool) for n, batch, pool in itertools.product((1, 5, 16, 17, 250), (1, 4, 16, 300), (0, 1, 3, 50))
-]
+SHAPES = [(n, batch, pool) for n, batch, pool in itertools.product((1, 5, 16, 17, 250), (1, 4, 16, 300), (0, 1, 3, 50))]
 
 
 def lengths_of(n: int) -> np.ndarray:

@@ -91,7 +91,7 @@ def test_a_full_disk_is_a_message_and_nothing_is_published(tmp_path):
         (work / "part").write_text("x")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(StageError, match="disk is full.*not published"):
+    with pytest.raises(StageError, match=r"disk is full.*not published"):
         Store(tmp_path).get(Stage("thing", 1, {}, full))
     assert not [p for p in (tmp_path / "thing").iterdir() if p.is_dir() and p.suffix != ".work"]
 
