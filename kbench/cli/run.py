@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from kbench.cli import console
 from kbench.config import compose, strict
-from kbench.errors import EXIT_FAILED, EXIT_MISTAKE, UserError
+from kbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISTAKE, UserError
 from kbench.runs.launch import launch
 from kbench.runs.prepare import Run, freeze, prepare
 from kbench.runs.result import read_status
@@ -56,15 +56,18 @@ def _hydra(argv: list[str]) -> int:
 
 
 def job(config: DictConfig) -> int:
-    """One run of a sweep, called by Hydra, in this process or in a launcher's. Gives the exit code; never raises."""
+    """One run of a sweep, called by Hydra, here or in a launcher's process; gives the exit code. Ctrl-C ends the sweep."""
     try:
         compose.register()
         point: Run = prepare(compose.typed(config), console.stage)
         overrides = compose.job_overrides()
-        return console.ended(point, launch(point, overrides, console.note), overrides)
+        code = console.ended(point, launch(point, overrides, console.note), overrides)
     except UserError as error:
         print(f"error: {error.render()}", file=sys.stderr)
         return EXIT_MISTAKE
+    if code == EXIT_INTERRUPTED:
+        raise KeyboardInterrupt  # who stops a run of a sweep means the sweep
+    return code
 
 
 def _summary(runs: list[Run]) -> int:

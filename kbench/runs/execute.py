@@ -26,7 +26,7 @@ from kbench.engine.runtime import Runtime
 from kbench.engine.seeding import derive
 from kbench.methods.base import Method
 from kbench.methods.bench import Bench
-from kbench.runs.prepare import STAGES, Run
+from kbench.runs.prepare import CHECKPOINTS, STAGES, Run
 from kbench.runs.reporter import Reporter
 from kbench.runs.result import Result, Setting
 from kbench.stages.store import Store
@@ -95,7 +95,7 @@ def execute(run: Run, runtime: Runtime, reporter: Reporter) -> Result:
         seconds["total"] = time.monotonic() - started
         result.seconds = {name: round(value, 3) for name, value in seconds.items()}
         result.save(run.folder)
-        shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+        shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
     runtime.barrier()
     return result
 
@@ -125,7 +125,7 @@ def _train(
         bench.train,
         runtime,
         seed=bench.seed,
-        folder=run.folder / "checkpoints",
+        folder=run.folder / CHECKPOINTS,
         report=bench.report,  # type: ignore[arg-type]
         scope="student" if method.needs.teachers else "train",
         evaluate=evaluate if bench.train.selection is Selection.best_val else None,

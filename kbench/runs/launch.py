@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from filelock import FileLock, Timeout
 
 from kbench.errors import EXIT_FAILED, EXIT_INTERRUPTED
-from kbench.runs.prepare import Run, freeze
+from kbench.runs.prepare import CHECKPOINTS, Run, freeze
 from kbench.runs.result import RESULT, Result, State, read_status, write_status
 
 
@@ -48,6 +52,8 @@ def launch(run: Run, overrides: list[str], note: Callable[[str], None]) -> Ended
             return Ended(0, Result.load(run.folder), fresh=False)
         freeze(run, overrides)
         (run.folder / RESULT).unlink(missing_ok=True)
+        if force:
+            shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
         code = _work(run)
     finally:
         lock.release()
@@ -70,16 +76,30 @@ def _work(run: Run) -> int:
     command = [sys.executable, "-m", "kbench.runs.worker", str(run.folder)]
     # the pipe is the worker's sign that we live
     process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
-    while True:
-        try:
-            code = process.wait()
-            break
-        except KeyboardInterrupt:
-            continue  # the terminal sent it to the worker too, which saves and stops
+    with _passing_on(signal.SIGTERM, process):
+        while True:
+            try:
+                code = process.wait()
+                break
+            except KeyboardInterrupt:
+                continue  # the terminal sent it to the worker too, which saves and stops
     if code < 0:
         _killed(run, -code)
-        return EXIT_INTERRUPTED if -code in (2, 15) else EXIT_FAILED
+        return EXIT_INTERRUPTED if -code in (signal.SIGINT, signal.SIGTERM) else EXIT_FAILED
     return code
+
+
+@contextmanager
+def _passing_on(number: signal.Signals, process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """A signal to this process goes to the worker, which saves and stops; then we end with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers belong to the main thread; a launcher's thread leaves them alone
+        return
+    before = signal.signal(number, lambda *_: process.send_signal(number))
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def _killed(run: Run, number: int) -> None:

@@ -29,6 +29,7 @@ from kbench.stages.store import Store, write_atomically
 CONFIG = "config.yaml"
 INPUTS = "inputs.json"
 STAGES = "stages"
+CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)

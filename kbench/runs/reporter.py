@@ -79,7 +79,7 @@ class Reporter:
             self._move_bar(scope, step, total, values)
         elif now - self._spoke > _EVERY:
             self._spoke = now
-            self._line("step", scope, f"{step}/{total}   loss {values.get('loss', float('nan')):.4f}")
+            self._line("step", scope, f"{step}/{total}   loss {values.get('loss', float('nan')):.4g}")
 
     def stage(self, stage: Stage, event: str, seconds: float) -> None:
         """What happens to a stage."""
@@ -124,7 +124,7 @@ class Reporter:
                 TextColumn("train    {task.description:<16}"),
                 BarColumn(bar_width=28),
                 MofNCompleteColumn(),
-                TextColumn("loss {task.fields[loss]:.4f}"),
+                TextColumn("loss {task.fields[loss]:.4g}"),
                 TimeRemainingColumn(),
                 console=Console(file=self._out),
                 transient=True,

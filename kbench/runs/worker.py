@@ -5,11 +5,13 @@ With several processes it starts them with torch's elastic launcher and waits. I
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
 import sys
 import threading
+import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +29,7 @@ from kbench.errors import (
     is_disk_full,
 )
 from kbench.runs.prepare import Run, thaw
-from kbench.runs.result import Result, State, write_status
+from kbench.runs.result import Result, State, read_status, write_status
 
 ERROR = "error.txt"
 
@@ -42,11 +44,13 @@ def main(folder: Path) -> int:
 
 
 def _elastic(run: Run) -> int:
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    logging.disable()  # this process only watches the others; what they do is said in our own words
     hardware = run.config.hardware
+    os.environ.setdefault("OMP_NUM_THREADS", str(_threads(run)))
     os.environ["ACCELERATE_USE_CPU"] = "true" if hardware.device == "cpu" else "false"
     logs = run.folder / ".elastic"
     logs.mkdir(exist_ok=True)
@@ -54,6 +58,7 @@ def _elastic(run: Run) -> int:
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=hardware.processes,
+        run_id=run.key[:8],
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
@@ -62,15 +67,35 @@ def _elastic(run: Run) -> int:
         logs_specs=DefaultLogsSpecs(log_dir=str(logs)),
     )
     try:
-        codes = elastic_launch(launch, _process)(run.folder)
-        return max(codes.values())
+        return max(elastic_launch(launch, _rank)(run.folder).values())
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if not (run.folder / ERROR).exists():
+        if -failure.exitcode in (signal.SIGINT, signal.SIGTERM):
+            return _interrupted(run.folder)
+        if read_status(run.folder)["state"] == State.running.value:  # it could not say so itself
             _fail(run.folder, State.failed, f"process {rank} ended with exit code {failure.exitcode}")
-        return EXIT_FAILED
+        return failure.exitcode if failure.exitcode > 0 else EXIT_FAILED
+    except (KeyboardInterrupt, SignalException):
+        return _interrupted(run.folder)
     finally:
         shutil.rmtree(logs, ignore_errors=True)
+
+
+def _interrupted(folder: Path) -> int:
+    _fail(folder, State.interrupted, "the same command continues from the last checkpoint")
+    return EXIT_INTERRUPTED
+
+
+def _rank(folder: Path) -> int:
+    """One of several processes. A failing one ends at once, so that the launcher ends those that wait for it."""
+    code = _process(folder)
+    if code:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if os.environ["RANK"] != "0":
+            time.sleep(5)  # the main process has failed too, most likely, and is the one that says why
+        os._exit(code)
+    return code
 
 
 def _process(folder: Path) -> int:
@@ -89,10 +114,10 @@ def _process(folder: Path) -> int:
             device=hardware.device,
             micro_batch_size=hardware.micro_batch_size,
             eval_batch_size=hardware.eval_batch_size,
-            threads=hardware.threads or max(1, (os.cpu_count() or 1) // hardware.processes),
+            threads=_threads(run),
             checkpoint_seconds=hardware.checkpoint_minutes * 60,
         )
-        _stop_on_signals(runtime.stop)
+        _stop_on_signals(runtime)
         if runtime.is_main:
             (folder / ERROR).unlink(missing_ok=True)
             write_status(folder, State.running)
@@ -116,14 +141,16 @@ def _process(folder: Path) -> int:
         else:
             _save_traceback(folder)
             text = f"{type(error).__name__}: {error}\n  traceback: {folder / ERROR}"
-        if runtime is not None and runtime.processes > 1:
-            # the other processes wait for this one; the launcher ends them
-            _end(folder, reporter, State.failed, text, EXIT_FAILED, True)
-            raise
         return _end(folder, reporter, State.failed, text, EXIT_FAILED, main_process)
     finally:
         if runtime is not None:
             runtime.close()
+
+
+def _threads(run: Run) -> int:
+    """CPU threads of one process."""
+    hardware = run.config.hardware
+    return hardware.threads or max(1, (os.cpu_count() or 1) // hardware.processes)
 
 
 def _done(folder: Path, result: Result, reporter: Any, main_process: bool) -> None:
@@ -180,13 +207,16 @@ def _trackers(run: Run) -> list[Any]:
     return found
 
 
-def _stop_on_signals(stop: threading.Event) -> None:
+def _stop_on_signals(runtime: Any) -> None:
     """SIGTERM and the first Ctrl-C ask the training to save and stop; a second Ctrl-C ends at once."""
+    if runtime.processes > 1:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no state can be saved by one of several: end at once
+        return
 
     def ask(number: int, frame: Any) -> None:
-        if stop.is_set():
+        if runtime.stop.is_set():
             raise KeyboardInterrupt
-        stop.set()
+        runtime.stop.set()
         print("stopping after this step; its state is saved (Ctrl-C again: at once)", file=sys.stderr, flush=True)
 
     signal.signal(signal.SIGINT, ask)
