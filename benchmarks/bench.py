@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROWS = 960
+ROWS = 320
 STEPS = ROWS // 32
 REPEATS = 3
 

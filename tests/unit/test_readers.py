@@ -214,7 +214,7 @@ def test_a_plain_file_and_its_gzipped_copy_are_not_both_read(tmp_path: Path) -> 
     try:
         found = build(folder, tmp_path / "out").rows("train")
     except DataError as error:
-        assert "train.csv.gz" in str(error)
+        assert "train.csv" in str(error)
     else:
         assert found == len(GOOD)
 
@@ -496,7 +496,7 @@ def test_equal_rows_have_equal_content_wherever_they_come_from(hub: Path, tmp_pa
     assert len({records.folder for records in (from_hub, from_gz, from_files)}) == 3
 
 
-@pytest.mark.parametrize("change", ["text", "label", "order", "split", "fewer", "boundary"])
+@pytest.mark.parametrize("change", ["text", "label", "order", "split", "fewer", "moved", "merged"])
 def test_other_rows_have_other_content(change: str, tmp_path: Path) -> None:
     rows = [("ab", 0), ("c", 1), ("d", 2), ("e", 3)]
     before = build(agnews(tmp_path / "before", ag(rows)), tmp_path / "out")
@@ -511,8 +511,10 @@ def test_other_rows_have_other_content(change: str, tmp_path: Path) -> None:
         train, test = test, train
     elif change == "fewer":
         train.pop()
+    elif change == "moved":
+        test.insert(0, train.pop())
     else:
-        train[:2] = [("a", 0), ("bc", 1)]
+        train[:2] = [("ab .1c", 0)]  # as the two rows one after another, label before text
     after = build(agnews(tmp_path / "after", ag(train), ag(test)), tmp_path / "out")
     assert before.content != after.content
 
@@ -755,6 +757,12 @@ def test_the_stage_is_that_of_the_files_content_and_not_of_their_place(tmp_path:
     others = [key(here, override) for override in ("data.train_size=4", "data.test_size=4", "data.subset_seed=2")]
     agnews(there, ag(GOOD[::-1]))
     assert len({base, key(there), *others}) == 5
+
+    # a draw of test rows is part of the rows only where there is one
+    assert key(here, "data.rows.test=3") == key(here)
+    split = write(tmp_path / "one/Law.txt", "one\n" * 9).parent
+    chosen = [config(split, f"data.rows.test={count}", data="abstracts5") for count in (3, 4)]
+    assert len({records_stage(data, locate(data)).key for data in chosen}) == 2
 
 
 # A data set without splits.

@@ -79,11 +79,14 @@ def test_rows_are_sorted_within_pools_of_the_shuffled_order(n: int, batch: int, 
 
 def test_sorted_batches_hold_rows_of_like_length_and_are_shuffled() -> None:
     lengths = np.random.default_rng(0).permutation(256)
-    batches = epoch_batches(lengths, seed=1, epoch=0, batch=8, pool=32)
-    shortest = [int(lengths[rows].min()) for rows in batches]
-    assert sorted(shortest) == list(range(0, 256, 8))
-    assert shortest != sorted(shortest)
-    assert all(np.ptp(lengths[rows]) == 7 for rows in batches)
+    orders = []
+    for epoch in range(2):
+        batches = epoch_batches(lengths, seed=1, epoch=epoch, batch=8, pool=32)
+        assert all(np.ptp(lengths[rows]) == 7 for rows in batches)
+        orders.append([int(lengths[rows].min()) for rows in batches])
+        assert sorted(orders[-1]) == list(range(0, 256, 8))
+        assert orders[-1] != sorted(orders[-1])
+    assert orders[0] != orders[1]
 
 
 # Chunks.

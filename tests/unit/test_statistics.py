@@ -113,7 +113,8 @@ def test_an_interval_that_ends_at_zero_holds_zero() -> None:
 
 
 def result(accuracy: float, train: int) -> Result:
-    setting = Setting("finetune", "toy", "tiny", 1, "generated", {"train": train, "test": 800}, {"train": 1600}, "-")
+    rows, complete = {"train": train, "test": 800}, {"train": 1600, "test": 800}
+    setting = Setting("finetune", "toy", "tiny", 1, "generated", rows, complete, "-")
     return Result("k", setting, {"test": {"accuracy": accuracy}}, {}, {}, {}, {}, {}, {}, {}, {})
 
 
