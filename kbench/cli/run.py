@@ -56,7 +56,7 @@ def _hydra(argv: list[str]) -> int:
 
 
 def job(config: DictConfig) -> int:
-    """One run of a sweep, called by Hydra, here or in a launcher's process. Gives the exit code; Ctrl-C ends the sweep."""
+    """One run of a sweep, called by Hydra here or in a launcher's process; gives the exit code."""
     try:
         compose.register()
         point: Run = prepare(compose.typed(config), console.stage)

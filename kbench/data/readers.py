@@ -43,7 +43,10 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 def ag_csv(path: Path) -> Iterator[Row]:
     """AG News: `"class id","title","description"`; the text is title and description, as in the hub's copy."""
     for number, line in lines(path):
-        row = next(csv.reader([line]))
+        try:
+            row = next(csv.reader([line]))
+        except csv.Error as error:
+            raise DataError(Problem(f"{path}, line {number}", f"is no CSV: {error}")) from error
         if len(row) != 3:
             raise _columns(path, number, len(row), "class id, title, description")
         yield number, f"{row[1]} {row[2]}", row[0]
@@ -92,13 +95,16 @@ def parquet(path: Path) -> Iterator[Row]:
         file = pq.ParquetFile(path)
         if not {"text", "label"} <= set(file.schema_arrow.names):
             raise DataError(Problem(str(path), f"has columns {', '.join(file.schema_arrow.names)}, not text and label"))
+        kind = file.schema_arrow.field("text").type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise DataError(Problem(str(path), f"column text holds {kind}, not text"))
         number = 0
         for batch in file.iter_batches(columns=["text", "label"]):
             for text, label in zip(batch["text"].to_pylist(), batch["label"].to_pylist(), strict=True):
                 number += 1
-                yield number, text, str(label)
-    except pa.ArrowInvalid as error:
-        raise DataError(Problem(str(path), f"is no parquet file: {error}", "fetch it again")) from error
+                yield number, text or "", str(label)
+    except (OSError, UnicodeDecodeError, pa.ArrowInvalid) as error:
+        raise DataError(Problem(str(path), f"is no readable parquet file: {error}", "fetch it again")) from error
 
 
 READERS: dict[str, Reader] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -84,9 +85,13 @@ def records_stage(data: Data, source: Source) -> Stage:
         chosen["test_rows"] = data.rows.test
 
     def build(work: Path, parents: Mapping[str, Path]) -> None:
-        _write(data, source, work)
+        try:
+            _write(data, source, work)
+        except DataError:
+            shutil.rmtree(work)  # mended files have another key: nobody would continue this
+            raise
 
-    return Stage("records", 1, chosen, build)
+    return Stage("records", 2, chosen, build)
 
 
 def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
@@ -100,9 +105,8 @@ def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
         seed: decides which rows of a class are taken; those of a smaller subset are a prefix of a larger one's.
     """
     classes, counts = np.unique(labels, return_counts=True)
-    exact = counts * size / len(labels)
-    take = np.floor(exact).astype(np.int64)
-    order = np.lexsort((classes, -(exact - take)))
+    take, remainder = np.divmod(counts * size, len(labels))
+    order = np.lexsort((classes, -remainder))
     take[order[: size - int(take.sum())]] += 1
     chosen = [
         np.random.default_rng(derive(seed, "class", int(label))).permutation(np.flatnonzero(labels == label))[:count]
@@ -113,10 +117,16 @@ def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 def _write(data: Data, source: Source, work: Path) -> None:
     whole = {}
+    problems: list[Problem] = []
     for split, rows in _source_rows(data, source).items():
         path = work / f"{split}.whole"
-        _write_arrow(path, rows)
+        try:
+            _write_arrow(path, rows)
+        except DataError as error:
+            problems += error.problems
         whole[split] = path
+    if problems:
+        raise DataError(*problems)
     tables = {split: _open(path) for split, path in whole.items()}
     found = {split: table.num_rows for split, table in tables.items()}
     if "all" in tables:
@@ -181,20 +191,23 @@ def _checked(data: Data, source: Source, paths: tuple[Path, ...]) -> Iterator[tu
     problems: list[Problem] = []
     row = 0
     for path in paths:
-        before = row
-        for line, text, label in reader(path):
-            where = f"{path}, line {line}"
-            if label not in index:
-                known = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-                problems.append(Problem(where, f"unknown label {label!r}{near(label, names)}", f"labels: {known}"))
-            elif not text.strip():
-                problems.append(Problem(where, "has no text"))
-            else:
-                yield row, text, index[label]
-            row += 1
-            if len(problems) == _SHOWN:
-                raise DataError(*problems)
-        if row == before:
+        before = row, len(problems)
+        try:
+            for line, text, label in reader(path):
+                row += 1
+                where = f"{path}, line {line}"
+                if label not in index:
+                    known = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+                    problems.append(Problem(where, f"unknown label {label!r}{near(label, names)}", f"labels: {known}"))
+                elif not text.strip():
+                    problems.append(Problem(where, "has no text"))
+                else:
+                    yield row - 1, text, index[label]
+                if len(problems) == _SHOWN:
+                    break
+        except DataError as error:
+            problems += error.problems
+        if (row, len(problems)) == before:
             problems.append(Problem(str(path), "is empty"))
     if problems:
         raise DataError(*problems)

@@ -81,6 +81,8 @@ def _files(data: Data, folder: Path, setting: str) -> Source:
     files, problems = {}, []
     for split, pattern in data.files.items():
         paths = tuple(sorted(path for path in folder.glob(pattern) if path.is_file()))
+        twice = [path for path in paths if path.with_name(f"{path.name}.gz") in paths]
+        problems += [Problem(str(path), "stands beside its own .gz copy", "remove one of them") for path in twice]
         if paths:
             files[split] = paths
         elif split != "validation":

@@ -72,7 +72,8 @@ def claims(grid: Grid) -> list[tuple[str, str, str]]:
         for column, axis in grid.columns.items():
             if one.better not in grid.rows or one.than not in grid.rows:
                 continue
-            outcome = claim(grid.values(one.better, column), grid.values(one.than, column))
+            fixed = grid.rows[one.than].one_seed
+            outcome = claim(grid.values(one.better, column), grid.values(one.than, column), than_is_fixed=fixed)
             if outcome is None:
                 continue
             delta, word = outcome

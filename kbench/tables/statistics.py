@@ -96,17 +96,17 @@ def verdict(delta: Estimate, tolerance: float) -> Verdict:
     return Verdict.within_noise
 
 
-def claim(better: dict[int, float], than: dict[int, float]) -> tuple[Estimate, Holds] | None:
+def claim(
+    better: dict[int, float], than: dict[int, float], *, than_is_fixed: bool = False
+) -> tuple[Estimate, Holds] | None:
     """A claim that one row lies above another, from values by seed; None where a row has none.
 
-    Rows are paired by seed; a row with a single fixed run is compared with every seed of the other.
+    Rows are paired by seed; a row that is a single fixed run is compared with every seed of the other.
     """
     if not better or not than:
         return None
-    if len(than) == 1:
+    if than_is_fixed:
         pairs = [value - next(iter(than.values())) for value in better.values()]
-    elif len(better) == 1:
-        pairs = [next(iter(better.values())) - value for value in than.values()]
     else:
         pairs = [better[seed] - than[seed] for seed in sorted(better.keys() & than.keys())]
     if not pairs:
