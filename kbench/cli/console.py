@@ -83,9 +83,9 @@ def ended(run: Run, end: Ended, overrides: Sequence[str]) -> int:
         line("done", "already; force=true makes it again")
     rows = [[split, name, percent(value)] for split, values in result.metrics.items() for name, value in values.items()]
     for split, name, value in rows:
-        line(split, f"{name:<42} {value:>8}")
+        line(split, f"{name:<42} {value:>8} %")
     for name, value in result.diagnostics.items():
-        line("", f"{name.replace('_', ' '):<42} {percent(value):>8}")
+        line("", f"{name.replace('_', ' '):<42} {percent(value):>8} %")
     setting = result.setting
     parts = setting.parts()
     line("setting", f"{setting.method}, {setting.data}, {setting.backbone}, seed {setting.seed}")

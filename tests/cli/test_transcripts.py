@@ -52,7 +52,7 @@ def test_a_run_and_the_same_run_again(tmp_path):
     assert first.returncode == 0, first.stderr
     lines = first.stdout.splitlines()
     assert re.fullmatch(r"done +\d+\.\d s", next(line for line in lines if line.startswith("done")))
-    assert re.search(r"^test +accuracy +\d+\.\d\d$", first.stdout, re.M)
+    assert re.search(r"^test +accuracy +\d+\.\d\d %$", first.stdout, re.M)
     assert "a part of the data: train 96 of 1,600; test 48 of 800" in first.stdout
     folder = tmp_path / lines[-1].removeprefix("files").strip()
     names = {"config.yaml", "overrides.txt", "inputs.json", "status.json", "result.json", "predictions.jsonl"}
