@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from kbench.errors import BackboneError, Problem
 
@@ -54,10 +54,12 @@ def load_model(folder: Path, auto: Any, *, classes: int, seed: int, dropout: flo
             for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
                 if hasattr(config, name):
                     setattr(config, name, dropout)
+        # the whole model is drawn first, so that the head is fresh even where the folder holds one
         torch.manual_seed(seed)
+        model = auto.from_config(config, trust_remote_code=False)
         if not any(folder.glob("*.safetensors")):
-            return auto.from_config(config, trust_remote_code=False)
-        model, info = auto.from_pretrained(
+            return model
+        encoder, info = AutoModel.from_pretrained(
             str(folder),
             config=config,
             use_safetensors=True,
@@ -65,16 +67,13 @@ def load_model(folder: Path, auto: Any, *, classes: int, seed: int, dropout: flo
             output_loading_info=True,
             dtype=torch.float32,
         )
+        left = model.base_model.load_state_dict(encoder.state_dict(), strict=False)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise BackboneError(Problem(str(folder), f"cannot be loaded: {_short(error)}")) from error
-    encoder = model.base_model_prefix + "."
-    missing = sorted(key for key in info["missing_keys"] if key.startswith(encoder) and ".pooler." not in key)
+    missing = sorted(key for key in {*info["missing_keys"], *left.missing_keys} if not key.startswith("pooler."))
     if missing:
-        raise BackboneError(
-            Problem(
-                str(folder), f"lacks {len(missing)} weights of the encoder, such as {missing[0]}", "wrong model type?"
-            )
-        )
+        hint = "is it a model of another type?"
+        raise BackboneError(Problem(str(folder), f"lacks {len(missing)} weights, such as {missing[0]}", hint))
     return model
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from kbench.config import schema
 from kbench.config.identity import digest, science
 from kbench.errors import BackboneError, Problem
-from kbench.stages.store import hash_file
+from kbench.files import hash_file
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "vocab.json")
 
@@ -68,7 +68,8 @@ def _content(folder: Path, setting: str) -> str:
         problems.append(Problem(setting, f"holds no tokenizer ({', '.join(_TOKENIZER_FILES)})"))
     if problems:
         raise BackboneError(*problems)
-    return digest([hash_file(path) for path in [folder / "config.json", *weights(folder), *vocabulary]])[:16]
+    named = sorted({*weights(folder), *(p for kind in ("json", "txt", "model") for p in folder.glob(f"*.{kind}"))})
+    return digest({path.name: hash_file(path) for path in named})[:16]
 
 
 def _packaged(backbone: schema.Backbone) -> Located:
@@ -85,7 +86,7 @@ def _packaged(backbone: schema.Backbone) -> Located:
         raise BackboneError(
             Problem(f"backbone={backbone.name}", f"{weights(folder)[0]} has not the pinned sha256", "install it anew")
         )
-    return Located(f"package:{backbone.sha256 or _content(folder, backbone.package)}", str(folder), backbone.package)
+    return Located("files:" + _content(folder, backbone.package), str(folder), backbone.package)
 
 
 def _cached(backbone: schema.Backbone) -> Located:

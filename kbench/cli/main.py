@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from kbench import __version__, registry
-from kbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISTAKE, UserError, is_disk_full
+from kbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISTAKE, StageError, UserError, is_disk_full
 
 # verb -> what it does; each is a module of this package with `run(arguments) -> exit code`
 VERBS = {
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("KBENCH_DEBUG"):
             raise
         print(f"error: {error.render()}", file=sys.stderr)
-        return EXIT_MISTAKE
+        return EXIT_FAILED if isinstance(error, StageError) else EXIT_MISTAKE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from kbench.cli import console
-from kbench.errors import EXIT_FAILED
+from kbench.errors import EXIT_FAILED, EXIT_INTERRUPTED
 from kbench.runs.launch import launch
 from kbench.tables import render
 from kbench.tables.collect import Grid, grid
@@ -44,7 +44,7 @@ def both(verb: str, argv: list[str], make: bool) -> int:
     parser.add_argument("--json", action="store_true", help="the cells, for a program")
     arguments = parser.parse_intermixed_args(argv)
     found = grid(load(arguments.table), arguments.overrides, _names(arguments.rows), _names(arguments.columns))
-    code = _make(found, arguments.overrides, sys.stderr if arguments.json else sys.stdout) if make else 0
+    code = _make(found, sys.stderr if arguments.json else sys.stdout) if make else 0
     found.collect()
     folder = _outputs(found) / "reports" / arguments.table.replace("/", "-")
     paths = render.write(found, folder)
@@ -56,22 +56,22 @@ def both(verb: str, argv: list[str], make: bool) -> int:
     return code
 
 
-def _make(found: Grid, overrides: list[str], out: object) -> int:
+def _make(found: Grid, out: object) -> int:
     """Run what is missing, one after another; a failed run does not stop the others."""
     points = [
-        (row, column, seed, run)
+        (row, column, seed, run, [*cell.overrides, f"seed={seed}"])
         for (row, column), cell in found.cells.items()
         for seed, run in cell.runs.items()
         if not run.done or run.config.force
     ]
-    unique = {run.folder: (row, column, seed, run) for row, column, seed, run in points}
+    unique = {point[3].folder: point for point in points}
     total = sum(len(cell.runs) for cell in found.cells.values())
     print(f"runs     {total}: {total - len(points)} done, {len(points)} to make", file=out, flush=True)  # type: ignore[call-overload]
     code = 0
-    for number, (row, column, seed, run) in enumerate(unique.values(), start=1):
+    for number, (row, column, seed, run, words) in enumerate(unique.values(), start=1):
         print(f"\nrun      {number}/{len(unique)}  {row}, {column}, seed {seed}", file=out, flush=True)  # type: ignore[call-overload]
-        end = launch(run, [f"method={run.config.method.name}", *overrides], console.note)
-        if end.code == 130:
+        end = launch(run, words, console.note)
+        if end.code == EXIT_INTERRUPTED:
             return end.code
         code = max(code, EXIT_FAILED if end.code else 0)
     return code

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
+from filelock import Timeout
 from omegaconf import DictConfig
 
 from kbench.cli import console
 from kbench.config import compose, strict
-from kbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISTAKE, UserError
+from kbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISTAKE, ConfigError, Problem, UserError
 from kbench.runs.launch import launch
 from kbench.runs.prepare import Run, freeze, prepare
 from kbench.runs.result import read_status
@@ -23,6 +25,8 @@ def run(argv: list[str]) -> int:
     flags = compose.flags(argv)
     if flags.help or flags.hydra_help or flags.shell_completion:
         return _hydra(argv)
+    if flags.config_name or flags.config_path:
+        raise ConfigError(Problem("--config-name", "kbench has one root configuration", "add groups with --config-dir"))
     points = compose.check(flags.overrides, sweep=bool(flags.multirun), config_dir=flags.config_dir)
     if any(getattr(flags, name) for name in _SHOWS):
         return _hydra(argv)
@@ -40,7 +44,9 @@ def run(argv: list[str]) -> int:
         runs.setdefault(point.folder, (point, texts))
     for point, texts in runs.values():
         if not point.done:
-            freeze(point, texts)
+            point.folder.mkdir(parents=True, exist_ok=True)
+            with suppress(Timeout), point.lock.acquire(timeout=0):  # another process may be making it
+                freeze(point, texts)
     done = sum(point.done for point, _ in runs.values())
     print(f"sweep    {len(runs)} runs: {done} done, {len(runs) - done} to make", flush=True)
     code = _hydra(argv)

@@ -30,6 +30,7 @@ from kbench import registry
 from kbench.config import strict
 from kbench.config.schema import Config
 from kbench.errors import ConfigError, Problem
+from kbench.files import write_atomically
 
 CONFIG_MODULE = "kbench.conf"
 _VERSION_BASE = "1.3"
@@ -71,6 +72,7 @@ def check(overrides: list[str], *, sweep: bool, config_dir: str | None = None) -
     with _loader(config_dir) as extra:
         parsed, problems = _parse(overrides, sweep)
         values = [o for o in parsed if not _is_group(o) and not _is_hydra(o)]
+        extra += [str(o.input_line) for o in parsed if _is_hydra(o) and not o.is_sweep_override()]
         groups = []
         for override in filter(_is_group, parsed):
             wrong = _choice_problems(override, config_dir)
@@ -90,7 +92,7 @@ def check(overrides: list[str], *, sweep: bool, config_dir: str | None = None) -
                         texts[-1].append(text)
                     elif problem not in problems:
                         problems.append(problem)
-            for point in itertools.product(*texts):
+            for point in itertools.product(*filter(None, texts)):  # the rest is checked without what was refused
                 config = base.copy()
                 for text in point:
                     _apply(config, text)
@@ -115,10 +117,13 @@ def typed(config: DictConfig) -> Config:
     config = config.copy()
     OmegaConf.set_struct(config, False)
     config.pop("hydra", None)
-    problems = strict.unknown_keys(config) + strict.missing_values(config)
+    problems = strict.unknown_keys(config)
     if problems:
         raise ConfigError(*problems)
     try:
+        problems = strict.missing_values(config)
+        if problems:
+            raise ConfigError(*problems)
         OmegaConf.resolve(config)
         objects = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
@@ -132,7 +137,7 @@ def typed(config: DictConfig) -> Config:
 
 def save(config: Config, path: Path) -> None:
     """Write a configuration as YAML, complete and resolved."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
+    write_atomically(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def load(path: Path) -> Config:
@@ -174,21 +179,27 @@ def _loader(config_dir: str | None) -> Iterator[list[str]]:
     """Hydra's configuration loader, initialised; gives the overrides that add `config_dir`."""
     register()
     GlobalHydra.instance().clear()
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigError(Problem(f"--config-dir {config_dir}", "there is no such folder"))
     with initialize_config_module(version_base=_VERSION_BASE, config_module=CONFIG_MODULE):
         yield [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
 
 
 def _parse(overrides: list[str], sweep: bool) -> tuple[list[Override], list[Problem]]:
-    parser = OverridesParser.create()
+    loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
+    parser = OverridesParser.create(config_loader=loader)
     parsed, problems = [], []
     for text in overrides:
         try:
             override = parser.parse_override(text)
+            _expand(override)
         except HydraException as error:
             problems.append(Problem(text, f"is no override: {_first_line(error)}", "write key=value"))
             continue
         if override.type == OverrideType.DEL:
             problems.append(Problem(text, "a key cannot be removed", "set it to null where the schema allows it"))
+        elif override.type == OverrideType.ADD and override.key_or_group in registry.GROUPS:
+            problems.append(Problem(text, "is there already", f"write {text.lstrip('+')}"))
         elif override.is_sweep_override() and not sweep:
             problems.append(Problem(text, "names several values", "a sweep needs -m: kbench -m " + text))
         else:
@@ -261,11 +272,13 @@ def _value_problem(base: DictConfig, known: list[str], text: str) -> Problem | N
     """What is wrong with one `key=value` on a configuration that has the `known` keys, if anything."""
     key = _key(text)
     if key in known:
+        if text.startswith("+") and not text.startswith("++"):
+            return Problem(text, "is there already", f"write {text[1:]}")
         try:
             if isinstance(OmegaConf.select(base, key), bool) and not isinstance(_value(text), bool):
                 return Problem(text, "must be true or false")
             _apply(base.copy(), text)
-        except (OmegaConfBaseException, ValueError, TypeError) as error:
+        except (OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
             return Problem(text, _first_line(error))
         return None
     if key.startswith("method."):
@@ -275,7 +288,9 @@ def _value_problem(base: DictConfig, known: list[str], text: str) -> Problem | N
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """What an error says, in one line: its first, and the second where the first only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def values(text: str) -> list[Any]:

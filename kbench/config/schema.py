@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from kbench.config.keys import key, machinery
 from kbench.engine.recipe import Recipe
 from kbench.errors import Problem
+
+# names of kbench.metrics.classification; a test holds the two together
+METRICS = ("accuracy", "macro_f1")
+# names of kbench.data.readers, likewise
+READERS = ("ag_csv", "label_last", "label_first", "label_tab_last", "file_per_class", "parquet")
+
+
+def _plain_name(where: str, name: str) -> list[Problem]:
+    """A name is a folder of outputs: one plain word."""
+    if re.fullmatch(r"\w[\w.-]*", name):
+        return []
+    return [Problem(where, f"must be one word of letters, digits, _ . and -, is {name!r}")]
 
 
 @dataclass
@@ -32,7 +45,7 @@ class Data:
 
     name: str = key("name of the data set")
     task: str = key("what a model must do with it: classification, ...")
-    languages: list[str] = key("ISO 639-1 codes of the texts")
+    languages: list[str] = machinery("ISO 639-1 codes of the texts")
     labels: list[str] = key("label names in order; the order decides which teacher gets which class")
     source_labels: list[str] | None = key("the labels as the files spell them, in the same order; null: as `labels`")
     metrics: list[str] = key("metrics, the main one first")
@@ -53,7 +66,13 @@ class Data:
 
     def check(self) -> list[Problem]:
         """Rules that a type cannot say."""
-        problems = []
+        problems = [*_plain_name("data.name", self.name)]
+        if len(self.labels) < 2:
+            problems.append(Problem("data.labels", f"has {len(self.labels)} label", "a model needs two at least"))
+        unknown = [name for name in self.metrics if name not in METRICS]
+        if unknown or not self.metrics:
+            what = f"no such metric: {', '.join(unknown)}" if unknown else "is empty"
+            problems.append(Problem("data.metrics", what, f"there are: {', '.join(METRICS)}"))
         for name in ("train_size", "validation_size", "test_size"):
             size = getattr(self, name)
             if size is not None and size < len(self.labels):
@@ -81,6 +100,18 @@ class Tiny:
     vocabulary: int = key("pieces of the byte-level BPE tokenizer")
     positions: int = key("longest input in tokens")
 
+    def check(self) -> list[Problem]:
+        """Rules that a type cannot say."""
+        low = {"layers": 1, "width": 1, "heads": 1, "vocabulary": 300, "positions": 8}  # bytes and special tokens: 261
+        problems = [
+            Problem(f"backbone.tiny.{name}", f"must be at least {least}, is {getattr(self, name)}")
+            for name, least in low.items()
+            if getattr(self, name) < least
+        ]
+        if not problems and self.width % self.heads:
+            problems.append(Problem("backbone.tiny.width", f"{self.width} is not divisible by {self.heads} heads"))
+        return problems
+
 
 @dataclass
 class Backbone:
@@ -94,18 +125,16 @@ class Backbone:
     path: str | None = machinery("local folder with config, tokenizer and model.safetensors; null: none")
     tiny: Tiny | None = key("shape of a model built here; null: pre-trained")
     dropout: float | None = key("dropout everywhere; null: as in the checkpoint")
-    languages: list[str] = key("ISO 639-1 codes the pre-training covered; [any]: learns from the data alone")
+    languages: list[str] = machinery("ISO 639-1 codes the pre-training covered; [any]: learns from the data alone")
     licence: str = machinery("terms of use")
 
     def check(self) -> list[Problem]:
         """Rules that a type cannot say."""
-        problems = []
+        problems = [*_plain_name("backbone.name", self.name)]
         if self.dropout is not None and not 0 <= self.dropout < 1:
             problems.append(Problem("backbone.dropout", f"must lie in [0, 1), is {self.dropout}"))
-        if self.tiny is not None and self.tiny.width % self.tiny.heads:
-            problems.append(
-                Problem("backbone.tiny.width", f"{self.tiny.width} is not divisible by {self.tiny.heads} heads")
-            )
+        if self.tiny is not None:
+            problems += self.tiny.check()
         return problems
 
 

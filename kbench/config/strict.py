@@ -11,7 +11,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from kbench import registry
-from kbench.config.schema import Config
+from kbench.config.schema import READERS, Config
+from kbench.engine.recipe import Selection
 from kbench.errors import Problem
 
 
@@ -58,14 +59,18 @@ def missing_values(config: DictConfig) -> list[Problem]:
 
 def rules(config: Config) -> list[Problem]:
     """The rules of each node and those between nodes, for a configuration whose types are right."""
-    problems = config.data.check() + config.backbone.check() + config.train.check("train")
+    problems = _names(config) + config.data.check() + config.backbone.check() + config.train.check("train")
     problems += config.hardware.check() + config.tracker.check()
     if config.log_every < 1:
         problems.append(Problem("log_every", f"must be at least 1, is {config.log_every}"))
+    if problems and problems[0].where == "method.name":
+        return problems
     method = registry.load("method", config.method.name)
     recipes = {"train": config.train}
     if method.needs.teachers:  # type: ignore[attr-defined]
         problems += config.teacher.check("teacher")
+        if config.teacher.selection is not Selection.last:
+            problems.append(Problem("teacher.selection", "must be last: a teacher has no validation rows of its own"))
         recipes["teacher"] = config.teacher
     problems += method.check(config.method, config.data)  # type: ignore[attr-defined]
     for where, recipe in recipes.items():
@@ -77,9 +82,26 @@ def rules(config: Config) -> list[Problem]:
     return problems
 
 
+def _names(config: Config) -> list[Problem]:
+    """Every name is the one its YAML was chosen by, where kbench has a file of that name."""
+    if config.method.name not in registry.choices("method"):
+        return [Problem("method.name", f"no such method: {config.method.name}", "write method=NAME")]
+    expected = registry.load("method", config.method.name).Config  # type: ignore[attr-defined]
+    if type(config.method) is not expected:
+        return [Problem("method.name", f"these are not the options of {config.method.name}", "write method=NAME")]
+    if config.data.reader != "toy" and config.data.reader not in READERS:
+        near = registry.near(config.data.reader, READERS)
+        return [
+            Problem("data.reader", f"no such reader: {config.data.reader}{near}", f"there are: {', '.join(READERS)}")
+        ]
+    return []
+
+
 def _batch(where: str, batch: int, config: Config) -> list[Problem]:
     """The global batch is the invariant: it must split evenly into micro batches over the processes."""
     processes = config.hardware.processes
+    if min(batch, processes, config.hardware.micro_batch_size) < 1:
+        return []  # said elsewhere
     if batch % processes:
         fits = sorted({max(processes, batch - batch % processes), batch - batch % processes + processes})
         return [

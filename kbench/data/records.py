@@ -126,7 +126,7 @@ def _write(data: Data, source: Source, work: Path) -> None:
             problems += error.problems
         whole[split] = path
     if problems:
-        raise DataError(*problems)
+        raise DataError(*problems[:_SHOWN])
     tables = {split: _open(path) for split, path in whole.items()}
     found = {split: table.num_rows for split, table in tables.items()}
     if "all" in tables:
@@ -203,12 +203,14 @@ def _checked(data: Data, source: Source, paths: tuple[Path, ...]) -> Iterator[tu
                     problems.append(Problem(where, "has no text"))
                 else:
                     yield row - 1, text, index[label]
-                if len(problems) == _SHOWN:
+                if len(problems) >= _SHOWN:
                     break
         except DataError as error:
             problems += error.problems
         if (row, len(problems)) == before:
             problems.append(Problem(str(path), "is empty"))
+        if len(problems) >= _SHOWN:
+            break
     if problems:
         raise DataError(*problems)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kbench.config.schema import Data
 from kbench.errors import DataError, Problem
-from kbench.stages.store import hash_file
+from kbench.files import hash_file
 
 ENVIRONMENT = "KBENCH_DATA"
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kbench.errors import Problem, StageError, is_disk_full
-from kbench.stages.store import hash_file
+from kbench.files import hash_file
 
 _STATE = "state.json"
 

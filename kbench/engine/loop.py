@@ -131,12 +131,17 @@ def fit(
             accelerator.scaler.load_state_dict(found.progress["scaler"])
         best = _Best(found.progress["score"], found.progress["best_step"], found.progress["since"], found.best)
         report.note(f"{scope} continues after step {first} of {total}")
+        if found.progress["micro_batch_size"] != micro:
+            before = found.progress["micro_batch_size"]
+            report.note(
+                f"micro batches had {before} rows and now have {micro}: from here on other dropout masks are drawn"
+            )
     report.rewind(scope, first)
 
     def save(step: int) -> None:
         if not runtime.is_main:
             return
-        progress = {"score": best.score, "best_step": best.step, "since": best.since}
+        progress = {"score": best.score, "best_step": best.step, "since": best.since, "micro_batch_size": micro}
         if accelerator.scaler is not None:
             progress["scaler"] = accelerator.scaler.state_dict()
         checkpoints.save(
@@ -210,18 +215,19 @@ def fit(
             _check_finite(values, f"{scope}, step {step}", folder, recipe)
             now = time.monotonic()
             values |= {"epoch": step / per_epoch, "lr": rate, "seconds_per_step": (now - logged_at) / since_log}
+            values = {name: value for name, value in values.items() if math.isfinite(value)}
             sums, since_log, logged_at = {}, 0, now
             report.log(scope, step, values)
             report.progress(scope, step, total, values)
-            # saved only here, where the loss is known to be a number
-            if stop or (now - last_saved >= runtime.checkpoint_seconds and step < total):
-                save(step)
-                last_saved = now
-            if stop:
-                raise InterruptedRunError(f"{scope} stopped after step {step} of {total}; the same command continues")
         if selecting and (step % recipe.eval_every == 0 or step == total):
             stopped = judge(step)
             logged_at = time.monotonic()
+        # saved after the step's evaluation, and only where its loss was just seen to be a number
+        if stop or (since_log == 0 and step < total and time.monotonic() - last_saved >= runtime.checkpoint_seconds):
+            save(step)
+            last_saved = time.monotonic()
+        if stop:
+            raise InterruptedRunError(f"{scope} stopped after step {step} of {total}; the same command continues")
 
     if selecting and best.weights:
         plain.load_state_dict(best.weights)

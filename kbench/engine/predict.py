@@ -23,7 +23,9 @@ _TEXTS = 16  # texts in one sampled pass; fixed, so that the masks do not depend
 _FLUSH_SECONDS = 20.0
 
 
-def predict(model: nn.Module, feed: Feed, runtime: Runtime, precision: Precision) -> np.ndarray:
+def predict(
+    model: nn.Module, feed: Feed, runtime: Runtime, precision: Precision, *, may_stop: bool = True
+) -> np.ndarray:
     """The logits [rows, classes] of every row, float32, in the feed's order, on every process.
 
     Args:
@@ -31,6 +33,7 @@ def predict(model: nn.Module, feed: Feed, runtime: Runtime, precision: Precision
         feed: the rows.
         runtime: device and processes.
         precision: number format of the matrix products.
+        may_stop: end between batches where the run was asked to stop; not within a training, which saves first.
     """
     if model.training:
         raise ValueError("the model is in train mode: its dropout would be on")
@@ -38,7 +41,8 @@ def predict(model: nn.Module, feed: Feed, runtime: Runtime, precision: Precision
     found = []
     with torch.inference_mode(), runtime.autocast(precision):
         for positions in batches:
-            runtime.check_stop()
+            if may_stop:
+                runtime.check_stop()
             batch = feed.batch(positions, runtime.device)
             logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
             found.append((positions, logits.float()))
@@ -67,9 +71,12 @@ def sample(
     classes = int(model.config.num_labels)
     marks_path = path.with_suffix(".done")
     shape = (len(feed), samples, classes)
-    if runtime.is_main and not (path.exists() and marks_path.exists()):
+    if runtime.is_main and not _reserved(path, shape, marks_path, len(batches)):
+        marks_path.unlink(missing_ok=True)
         _reserve(path, shape)
-        marks_path.write_bytes(bytes(len(batches)))
+        fresh = marks_path.with_suffix(".new")
+        fresh.write_bytes(bytes(len(batches)))
+        fresh.replace(marks_path)
     runtime.barrier()
     out = np.lib.format.open_memmap(path, mode="r+")
     marks = np.memmap(marks_path, dtype=np.uint8, mode="r+")
@@ -108,6 +115,14 @@ def sample(
     runtime.barrier()
     if runtime.is_main:
         marks_path.unlink()
+
+
+def _reserved(path: Path, shape: tuple[int, ...], marks: Path, batches: int) -> bool:
+    """Whether an earlier call left both files whole."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False).shape == shape and marks.stat().st_size == batches
+    except (OSError, ValueError):
+        return False
 
 
 def _reserve(path: Path, shape: tuple[int, ...]) -> None:

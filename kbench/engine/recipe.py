@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -52,6 +53,9 @@ class Recipe:
     def check(self, where: str) -> list[Problem]:
         """Rules that a type cannot say. `where` is the configuration node, such as `train`."""
         problems = []
+        for name in ("lr", "warmup", "weight_decay", "clip"):
+            if not math.isfinite(getattr(self, name)):
+                return [Problem(f"{where}.{name}", f"must be a finite number, is {getattr(self, name)}")]
         for name in ("epochs", "global_batch_size", "eval_every"):
             if getattr(self, name) < 1:
                 problems.append(Problem(f"{where}.{name}", f"must be at least 1, is {getattr(self, name)}"))

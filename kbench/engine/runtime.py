@@ -100,10 +100,10 @@ class Runtime:
         """End work that is stored in pieces where the run was asked to stop.
 
         Raises:
-            InterruptedRunError: it was; a run of several processes goes on to its next checkpoint instead.
+            InterruptedRunError: it was. Several processes are not asked but ended, by their launcher.
         """
-        if self.stop.is_set() and self.processes == 1:
-            raise InterruptedRunError("the same command continues")
+        if self.stop.is_set():
+            raise InterruptedRunError("stopped; the same command continues")
 
     def describe(self) -> dict[str, Any]:
         """What it is computed on, for the record."""

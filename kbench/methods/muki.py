@@ -74,7 +74,7 @@ class Muki(TeacherMethod):
     @classmethod
     def check(cls, config: Any, data: Data) -> list[Problem]:
         problems = check_teachers(config, data) + check_temperature(config.temperature)
-        if not config.tau > 0:
+        if not 0 < config.tau < float("inf"):
             problems.append(Problem("method.tau", f"must be above 0, is {config.tau}"))
         if not 1 <= config.mc.samples <= config.mc.pool:
             problems.append(

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from kbench.methods.bench import Bench
 
 
+_UNREAD = ("eval_every", "selection", "patience")  # a teacher is not evaluated while it trains
+
+
 @dataclass
 class TeacherOptions:
     """Options of every method that has teachers."""
@@ -130,7 +133,7 @@ class TeacherSet:
             "backbone": bench.located.identity,
             "dropout": bench.backbone.dropout,
             "classes": block,
-            "recipe": science(bench.teacher),
+            "recipe": {k: v for k, v in science(bench.teacher).items() if k not in _UNREAD},
             "seed": self.seed,
         }
 

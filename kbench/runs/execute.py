@@ -26,7 +26,7 @@ from kbench.engine.runtime import Runtime
 from kbench.engine.seeding import derive
 from kbench.methods.base import Method
 from kbench.methods.bench import Bench
-from kbench.runs.prepare import CHECKPOINTS, STAGES, Run
+from kbench.runs.prepare import CHECKPOINTS, MODEL, STAGES, Run
 from kbench.runs.reporter import Reporter
 from kbench.runs.result import Result, Setting
 from kbench.stages.store import Store
@@ -44,7 +44,7 @@ def execute(run: Run, runtime: Runtime, reporter: Reporter) -> Result:
     """
     started = time.monotonic()
     seconds: dict[str, float] = {}
-    store = Store(Path(run.config.outputs).expanduser() / STAGES, runtime, reporter.stage)
+    store = Store(Path(run.config.outputs).expanduser() / STAGES, runtime, reporter.stage, runtime.describe())
     config = run.config
     bench = Bench(
         data=config.data,
@@ -83,7 +83,7 @@ def execute(run: Run, runtime: Runtime, reporter: Reporter) -> Result:
         diagnostics=diagnostics,
         training=_training(trained),
         seconds=seconds,
-        throughput=_throughput(trained),
+        throughput=_throughput(trained, seconds.get("train")),
         memory=runtime.peak_memory(),
         hashes={"config": run.config_hash, "data": records.content},
         stages={name: stage.key for name, stage in stages.items()},
@@ -113,7 +113,7 @@ def _train(
 
     def evaluate(model: nn.Module) -> float:
         began = time.monotonic()
-        scores = predict(model, validation, runtime, bench.train.precision)
+        scores = predict(model, validation, runtime, bench.train.precision, may_stop=False)
         seconds["validation"] = seconds.get("validation", 0.0) + time.monotonic() - began
         return float(bench.task.main_score(scores, gold))
 
@@ -136,7 +136,7 @@ def _train(
     scores = predict(model, bench.feed("test"), runtime, bench.train.precision)
     seconds["test"] = time.monotonic() - began
     if run.config.keep_model and runtime.is_main:
-        bench.save(model, run.folder / "model")
+        bench.save(model, run.folder / MODEL)
     return scores, trained
 
 
@@ -160,12 +160,13 @@ def _training(trained: Fit | None) -> dict[str, float | int | None]:
     return {"steps": trained.steps, "best_step": trained.best_step, "best_validation": trained.best_score}
 
 
-def _throughput(trained: Fit | None) -> dict[str, float]:
-    if trained is None or not trained.rows:
+def _throughput(trained: Fit | None, seconds: float | None) -> dict[str, float]:
+    """Tokens and rows a second of training, evaluations left out."""
+    if trained is None or not trained.rows or not seconds:
         return {}
     return {
-        "tokens_per_second": round(trained.tokens / trained.seconds, 1),
-        "rows_per_second": round(trained.rows / trained.seconds, 1),
+        "tokens_per_second": round(trained.tokens / seconds, 1),
+        "rows_per_second": round(trained.rows / seconds, 1),
     }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from kbench.errors import EXIT_FAILED, EXIT_INTERRUPTED
 from kbench.runs.prepare import CHECKPOINTS, Run, freeze
@@ -40,7 +40,7 @@ def launch(run: Run, overrides: list[str], note: Callable[[str], None]) -> Ended
     if run.done and not force:
         return Ended(0, Result.load(run.folder), fresh=False)
     run.folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run.folder / ".lock")
+    lock = run.lock
     try:
         lock.acquire(timeout=0.2)
     except Timeout:
@@ -51,9 +51,10 @@ def launch(run: Run, overrides: list[str], note: Callable[[str], None]) -> Ended
         if run.done and not force:
             return Ended(0, Result.load(run.folder), fresh=False)
         freeze(run, overrides)
-        (run.folder / RESULT).unlink(missing_ok=True)
-        if force:
+        if (run.folder / RESULT).is_file():
+            # made again from the start; a forced run that was stopped has no result and continues
             shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
+            (run.folder / RESULT).unlink()
         code = _work(run)
     finally:
         lock.release()

@@ -9,10 +9,13 @@ hold what the rows are instead of where they stand:
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from kbench import registry
 from kbench.backbones.locate import Located, locate
@@ -21,15 +24,17 @@ from kbench.config.identity import digest, run_science
 from kbench.config.schema import Config
 from kbench.data import source as sources
 from kbench.data.records import Records, records_stage
-from kbench.errors import Problem, UserError
+from kbench.errors import ConfigError, Problem, UserError
+from kbench.files import write_atomically
 from kbench.runs.result import RESULT, State, write_status
 from kbench.stages.stage import Stage
-from kbench.stages.store import Store, write_atomically
+from kbench.stages.store import Store
 
 CONFIG = "config.yaml"
 INPUTS = "inputs.json"
 STAGES = "stages"
 CHECKPOINTS = "checkpoints"
+MODEL = "model"
 
 
 @dataclass(frozen=True)
@@ -60,14 +65,21 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether the result is there."""
-        return (self.folder / RESULT).is_file()
+        """Whether the result is there, and the model where it is to be kept."""
+        trained = registry.load("method", self.config.method.name).trained  # type: ignore[attr-defined]
+        kept = not self.config.keep_model or not trained or (self.folder / MODEL / "config.json").is_file()
+        return kept and (self.folder / RESULT).is_file()
+
+    @property
+    def lock(self) -> FileLock:
+        """Held by whoever makes this run."""
+        return FileLock(self.folder / ".lock")
 
 
 def config_hash(config: Config) -> str:
     """Hash of a configuration's science without the seed and without the nodes its method does not read."""
     method: Any = registry.load("method", config.method.name)
-    return digest(run_science(config, {"teacher": method.needs.teachers}))
+    return digest(run_science(config, {"teacher": method.needs.teachers, "train": method.trained}))
 
 
 def prepare(config: Config, say: Callable[[Stage, str, float], None] | None = None) -> Run:
@@ -94,6 +106,7 @@ def prepare(config: Config, say: Callable[[Stage, str, float], None] | None = No
         problems += error.problems
     if problems or located is None:
         raise UserError(*problems)
+    _check_length(config, located)
     science_hash = config_hash(config)
     key = digest([science_hash, Records(records).content, located.identity])
     names = (config.method.name, config.data.name, config.backbone.name, key[:8], f"s{config.seed}")
@@ -101,11 +114,25 @@ def prepare(config: Config, say: Callable[[Stage, str, float], None] | None = No
     return Run(config, science_hash, key, folder, records, f"{source.kind}: {source.where}", located)
 
 
+def _check_length(config: Config, located: Located) -> None:
+    """Texts may not be longer than the backbone has positions for."""
+    if located.folder is None:
+        return
+    shape = json.loads((Path(located.folder) / "config.json").read_text(encoding="utf-8"))
+    # RoBERTa's family counts positions from the padding id on, so two are lost
+    lost = 2 if "roberta" in str(shape.get("model_type", "")) else 0
+    positions = shape.get("max_position_embeddings")
+    if isinstance(positions, int) and config.data.max_length > positions - lost:
+        raise ConfigError(
+            Problem("data.max_length", f"is {config.data.max_length}; {config.backbone.name} has {positions - lost}")
+        )
+
+
 def freeze(run: Run, overrides: list[str]) -> None:
     """Write everything a worker needs into the run's folder; later edits of files change nothing."""
     run.folder.mkdir(parents=True, exist_ok=True)
     save(run.config, run.folder / CONFIG)
-    (run.folder / "overrides.txt").write_text("kbench " + " ".join(overrides) + "\n", encoding="utf-8")
+    (run.folder / "overrides.txt").write_text("kbench " + shlex.join(overrides) + "\n", encoding="utf-8")
     inputs = {
         "config_hash": run.config_hash,
         "key": run.key,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from kbench.files import write_atomically
 from kbench.runs.result import State, write_status
 from kbench.stages.stage import Stage
-from kbench.stages.store import write_atomically
 from kbench.trackers.base import Tracker
 
 METRICS = "metrics.jsonl"
@@ -113,7 +114,10 @@ class Reporter:
 
     def _line(self, kind: str, name: str, detail: str) -> None:
         self._close_bar()
-        print(f"{kind:<8} {name:<16} {detail}".rstrip(), file=self._out, flush=True)
+        try:
+            print(f"{kind:<8} {name:<16} {detail}".rstrip(), file=self._out, flush=True)
+        except BrokenPipeError:  # who was reading has gone; the run goes on
+            self._out = Path(os.devnull).open("w")  # noqa: SIM115 - open until the process ends
 
     def _move_bar(self, scope: str, step: int, total: int, values: Mapping[str, float]) -> None:
         from rich.console import Console

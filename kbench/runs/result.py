@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kbench.errors import Problem, UserError
-from kbench.stages.store import write_atomically
+from kbench.files import write_atomically
 
 SCHEMA = 1
 RESULT = "result.json"

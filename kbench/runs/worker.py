@@ -208,16 +208,21 @@ def _trackers(run: Run) -> list[Any]:
 
 
 def _stop_on_signals(runtime: Any) -> None:
-    """SIGTERM and the first Ctrl-C ask the training to save and stop; a second Ctrl-C ends at once."""
+    """SIGTERM and the first Ctrl-C ask to save and stop; a second Ctrl-C ends at once.
+
+    A second SIGTERM says nothing new: a scheduler sends it to the command, which passes it on, and to us.
+    """
     if runtime.processes > 1:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no state can be saved by one of several: end at once
         return
 
     def ask(number: int, frame: Any) -> None:
         if runtime.stop.is_set():
-            raise KeyboardInterrupt
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         runtime.stop.set()
-        print("stopping after this step; its state is saved (Ctrl-C again: at once)", file=sys.stderr, flush=True)
+        print("stopping; a training saves its state first (Ctrl-C again: at once)", file=sys.stderr, flush=True)
 
     signal.signal(signal.SIGINT, ask)
     signal.signal(signal.SIGTERM, ask)
@@ -234,5 +239,7 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
+    for early in (signal.SIGINT, signal.SIGTERM):  # until there is something to save
+        signal.signal(early, lambda number, frame: os._exit(EXIT_INTERRUPTED))
     _end_with_parent()
     sys.exit(main(Path(sys.argv[1])))

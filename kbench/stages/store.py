@@ -7,22 +7,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
 from kbench.errors import Problem, StageError, is_disk_full
+from kbench.files import hash_file, write_atomically
 from kbench.stages.stage import Stage
 
 MANIFEST = "manifest.json"
-_CHUNK = 1 << 22
 
 
 class Group(Protocol):
@@ -37,6 +37,9 @@ class Group(Protocol):
     def barrier(self) -> None:
         """Wait until every process is here."""
 
+    def check_stop(self) -> None:
+        """Raise where the run was asked to stop."""
+
 
 class Alone:
     """A group of one process."""
@@ -49,6 +52,9 @@ class Alone:
     def barrier(self) -> None:
         return None
 
+    def check_stop(self) -> None:
+        return None
+
 
 class Store:
     """Finished stages under one folder.
@@ -56,12 +62,20 @@ class Store:
     Args:
         root: folder of all stages.
         group: processes that build together.
+        made_on: description of the machine, for the manifests.
         say: told what happens: `say(stage, "found" | "building" | "built" | "waiting" | "damaged", seconds)`.
     """
 
-    def __init__(self, root: Path, group: Group | None = None, say: Callable[[Stage, str, float], None] | None = None):
+    def __init__(
+        self,
+        root: Path,
+        group: Group | None = None,
+        say: Callable[[Stage, str, float], None] | None = None,
+        made_on: Mapping[str, Any] | None = None,
+    ):
         self.root = root
         self.group: Group = group or Alone()
+        self.made_on = made_on or {}
         self.say = say or (lambda stage, event, seconds: None)
         self._checked: set[str] = set()
 
@@ -106,7 +120,10 @@ class Store:
             lock.acquire(timeout=0.2)
         except Timeout:
             self.say(stage, "waiting", 0.0)
-            lock.acquire()
+            while not lock.is_locked:
+                self.group.check_stop()
+                with suppress(Timeout):
+                    lock.acquire(timeout=1)
 
     def _ready(self, stage: Stage) -> bool:
         folder = self.folder(stage)
@@ -115,7 +132,7 @@ class Store:
             return True
         if folder.exists():
             self.say(stage, f"damaged ({found})", 0.0)
-            shutil.rmtree(folder)
+            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
         return False
 
     def _build(self, stage: Stage, parents: Mapping[str, Path], started: float) -> None:
@@ -130,7 +147,7 @@ class Store:
             self.group.barrier()
             if self.group.is_main:
                 seconds = time.monotonic() - started
-                _write_manifest(work, stage, seconds)
+                _write_manifest(work, stage, seconds, self.made_on)
                 work.rename(folder)
                 _sync(folder.parent)
         except Exception as error:
@@ -155,42 +172,23 @@ def manifest(folder: Path) -> dict[str, Any]:
 def damage(folder: Path) -> str | None:
     """What is wrong with a finished stage: None when every file has the size and hash of its manifest."""
     try:
-        files = manifest(folder)["files"]
+        for name, expected in manifest(folder)["files"].items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is gone"
+            if path.stat().st_size != expected["bytes"] or hash_file(path) != expected["sha256"]:
+                return f"{name} was changed"
     except FileNotFoundError:
         return "no manifest"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "unreadable manifest"
-    for name, expected in files.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is gone"
-        if path.stat().st_size != expected["bytes"] or hash_file(path) != expected["sha256"]:
-            return f"{name} was changed"
     return None
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old or the new content, never half of one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _write_manifest(work: Path, stage: Stage, seconds: float) -> None:
+def _write_manifest(work: Path, stage: Stage, seconds: float, made_on: Mapping[str, Any]) -> None:
     files = {}
-    for path in sorted(p for p in work.rglob("*") if p.is_file()):
+    (work / MANIFEST).unlink(missing_ok=True)  # of a build that was killed before its rename
+    for path in sorted(p for p in work.rglob("*") if p.is_file() and p.suffix != ".tmp"):
         with path.open("rb") as file:
             os.fsync(file.fileno())
         files[str(path.relative_to(work))] = {"bytes": path.stat().st_size, "sha256": hash_file(path)}
@@ -201,6 +199,7 @@ def _write_manifest(work: Path, stage: Stage, seconds: float) -> None:
         "science": dict(stage.science),
         "parents": {name: parent.key for name, parent in stage.parents.items()},
         "seconds": round(seconds, 3),
+        "made_on": dict(made_on),
         "files": files,
     }
     write_atomically(work / MANIFEST, json.dumps(record, indent=1, ensure_ascii=False, sort_keys=True))

@@ -21,12 +21,14 @@ class Cell:
 
     Attributes:
         runs: by seed.
+        overrides: those that make them, but for the seed.
         why: why nothing can be run; empty otherwise.
         paper_setting: whether the configuration is the table's own, nothing overridden.
         results: by seed, of the runs that are done.
     """
 
     runs: dict[int, Run] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
     why: str = ""
     paper_setting: bool = True
     results: dict[int, Result] = field(default_factory=dict)
@@ -145,14 +147,15 @@ def _cell(own: list[str], common: list[str], seeds: list[int], in_paper: bool) -
     method = next(text.split("=", 1)[1] for text in own if text.startswith("method="))
     if method not in registry.choices("method"):
         return Cell(why=f"kbench has no method {method} yet")
-    config = compose([*own, *_fitting(common, method)])
+    words = [*own, *_fitting(common, method)]
+    config = compose(words)
     paper = in_paper and config_hash(config) == config_hash(compose(own))
     try:
         run = prepare(config)
     except UserError as error:
         first = error.problems[0]
         return Cell(why=f"{first.where} {first.what}", paper_setting=paper)
-    return Cell({seed: run.with_seed(seed) for seed in seeds}, paper_setting=paper)
+    return Cell({seed: run.with_seed(seed) for seed in seeds}, tuple(words), paper_setting=paper)
 
 
 def _fitting(common: list[str], method: str) -> list[str]:

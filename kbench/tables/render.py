@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kbench.stages.store import write_atomically
+from kbench.files import write_atomically
 from kbench.tables.collect import Grid
 from kbench.tables.spec import Published
 from kbench.tables.statistics import Estimate, Verdict, claim, difference, estimate, verdict

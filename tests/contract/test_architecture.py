@@ -31,7 +31,7 @@ LAYERS = [
     ["data"],
     ["metrics", "stages"],
     ["config"],
-    ["registry", "errors"],
+    ["registry", "errors", "files"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # free of torch, so that configuration and data do not wait for it
