@@ -191,7 +191,7 @@ def _parse(overrides: list[str], sweep: bool) -> tuple[list[Override], list[Prob
     parsed, problems = [], []
     for text in overrides:
         try:
-            override = parser.parse_override(text)
+            (override,) = parser.parse_overrides([text])
             _expand(override)
         except HydraException as error:
             problems.append(Problem(text, f"is no override: {_first_line(error)}", "write key=value"))

@@ -146,6 +146,9 @@ def _write(data: Data, source: Source, work: Path) -> None:
         for split, table in tables.items()
         if (size := sizes[split]) is not None and size > table.num_rows
     ]
+    if data.validation_size is not None and "validation" not in tables:
+        hint = "its share of train is data.validation_share"
+        problems.append(Problem("data.validation_size", f"{data.name} has no validation split", hint))
     if problems:
         raise DataError(*problems)
     content = hashlib.sha256()

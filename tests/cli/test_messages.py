@@ -51,6 +51,19 @@ def test_an_unknown_verb(tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
+def test_texts_longer_than_the_backbone_are_refused(tmp_path):
+    from transformers import BertConfig, BertModel
+
+    model = tmp_path / "model"
+    BertModel(
+        BertConfig(vocab_size=120, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    ).save_pretrained(model)
+    (model / "vocab.txt").write_text("a\n")
+    words = ["method=finetune", "data=toy", f"backbone.path={model}", "data.max_length=600"]
+    # tiny's own positions are not those of the folder
+    assert "data.max_length" in refused(words, tmp_path)
+
+
 def test_other_mistakes(words, expected, tmp_path):
     assert expected in refused(words, tmp_path)
 
@@ -94,6 +107,11 @@ def test_broken_files_are_named_with_their_line(train, expected, tmp_path):
     assert expected in text
     records = tmp_path / "outputs" / "stages" / "records"
     assert not [p for p in records.iterdir() if p.is_dir() and p.suffix != ".work"], "nothing may be published"
+
+
+def test_many_broken_rows_are_five_lines(tmp_path):
+    text = refused(agnews(tmp_path, b'"9","title","text"\n' * 500, b'"8","t","d"\n' * 500), tmp_path)
+    assert text.startswith("error: 5 problems in the data") and len(text.splitlines()) < 20
 
 
 def test_a_broken_yaml_of_ones_own_is_named_with_its_line(tmp_path):

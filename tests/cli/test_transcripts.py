@@ -104,6 +104,9 @@ def test_reproduce_and_report_show_the_same_table(tmp_path):
     assert {path.name for path in folder.iterdir()} == {"table.md", "table.csv", "table.tex", "runs.csv"}
     cells = json.loads(command(["report", *words, "--json"], tmp_path).stdout)
     soft = next(cell for cell in cells if cell["row"] == "muki_soft")
+    (written,) = (tmp_path / "outputs" / "ensemble").rglob("overrides.txt")
+    assert written.read_text().split()[:3] == ["kbench", "method=ensemble", "data=toy"]
+    assert written.read_text().split()[-1] == "seed=1"
     values = [
         100 * json.loads(path.read_text())["metrics"]["test"]["accuracy"]
         for path in (tmp_path / "outputs" / "muki").rglob("result.json")

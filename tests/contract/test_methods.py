@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kbench import registry
+from kbench.data.records import Records
 from kbench.engine import loop
 from kbench.errors import InterruptedRunError
 from kbench.runs.result import Result
@@ -133,6 +134,25 @@ def test_a_split_in_another_order_scores_the_right_labels(toy):
     # a teacher alone is right on about its own third; shuffled columns would give a sixth
     assert 0.24 < teacher.metrics["test"]["accuracy"] < 0.35
     assert ensemble.metrics["test"]["accuracy"] > 0.4
+
+
+@pytest.mark.parametrize("harm", ["empty marks", "short samples", "no marks"])
+def test_sampling_survives_files_a_kill_left_half_written(harm, toy, tmp_path):
+    whole_run, _ = toy("method=muki")
+    run, _ = toy("method=uhc", outputs=tmp_path)  # the teachers, without samples
+    from kbench.methods.bench import Bench
+    from kbench.methods.muki import Muki
+
+    config = whole_run.config
+    bench = Bench(config.data, config.backbone, run.located, Records(run.records), config.train, config.teacher, 1)
+    stage = Muki(config.method, bench).stages()["samples_0"]
+    work = tmp_path / "stages" / stage.name / f"{stage.key}.work"
+    work.mkdir(parents=True)
+    if harm != "no marks":
+        (work / "train.done").write_bytes(b"" if harm == "empty marks" else bytes(6))
+    (work / "train.npy").write_bytes(b"half")
+    again, _ = toy("method=muki", outputs=tmp_path)
+    assert (again.folder / "predictions.jsonl").read_bytes() == (whole_run.folder / "predictions.jsonl").read_bytes()
 
 
 def test_certainty_is_that_of_the_stored_samples(toy, shared_outputs):

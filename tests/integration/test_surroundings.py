@@ -49,6 +49,47 @@ def test_a_kept_model_is_a_plain_transformers_folder_with_the_same_predictions(t
     assert not (run.folder / "checkpoints").exists()
 
 
+def test_a_head_is_fresh_even_where_the_folder_has_one(tmp_path):
+    """A kept model serves as a backbone: its encoder is taken, its head is not, whatever its number of classes."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from kbench.backbones.load import load_model
+
+    run, _ = in_process(["method=finetune", *QUICK, "keep_model=true"], tmp_path)
+    folder = run.folder / "model"
+    trained = AutoModelForSequenceClassification.from_pretrained(folder)
+    for classes in (6, 3):
+        first, again, other = (
+            load_model(folder, AutoModelForSequenceClassification, classes=classes, seed=seed) for seed in (1, 1, 2)
+        )
+        for name, weight in trained.bert.state_dict().items():
+            assert torch.equal(first.bert.state_dict()[name], weight)
+        assert first.classifier.weight.shape[0] == classes
+        assert torch.equal(first.classifier.weight, again.classifier.weight)
+        assert not torch.equal(first.classifier.weight, other.classifier.weight)
+        assert classes != 6 or not torch.equal(first.classifier.weight, trained.classifier.weight)
+
+
+def test_a_tokenizer_setting_is_part_of_a_folders_identity(tmp_path):
+    from kbench.backbones.locate import locate
+
+    run, _ = in_process(["method=finetune", *QUICK, "keep_model=true"], tmp_path)
+    run.config.backbone.path = str(run.folder / "model")
+    before = locate(run.config.backbone).identity
+    settings = run.folder / "model" / "tokenizer_config.json"
+    settings.write_text(settings.read_text().replace("{", '{"do_lower_case": false,', 1))
+    assert locate(run.config.backbone).identity != before
+
+
+def test_a_model_is_kept_when_asked_for_later(tmp_path):
+    words = ["method=finetune", *QUICK]
+    assert command(words, tmp_path).returncode == 0
+    assert command([*words, "keep_model=true"], tmp_path).returncode == 0
+    assert list(tmp_path.glob("outputs/finetune/toy/tiny/*/s1/model/model.safetensors"))
+    assert "already" in command([*words, "keep_model=true"], tmp_path).stdout
+
+
 def test_wandb_offline_and_tensorboard_mirror_the_log(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

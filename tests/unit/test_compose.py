@@ -57,6 +57,22 @@ def problems(*overrides: str, sweep: bool = False) -> list[str]:
         ("train.precision=fp16", "fp16 needs a GPU"),
         ("data.train_size=3", "3 rows cannot hold 6 classes"),
         ("data.max_length=600", "exceeds backbone.tiny.positions"),
+        ("data.train_size=0", "0 rows cannot hold 6 classes"),
+        ("train.lr=inf", "must be a finite number"),
+        ("train.lr=${nope.lr}", "Interpolation key 'nope.lr' not found"),
+        ("hardware.processes=0", "must be at least 1"),
+        ("train.global_batch_size=0", "must be at least 1"),
+        ("backbone.tiny.heads=0", "must be at least 1"),
+        ("backbone.tiny.heads=5", "64 is not divisible by 5 heads"),
+        ("data.metrics=[f1]", "no such metric: f1"),
+        ("data.metrics=[]", "is empty"),
+        ("data.reader=foo", "no such reader: foo"),
+        ("data.name=../../x", "must be one word"),
+        ("method.name=uhc", "these are not the options of uhc"),
+        ("teacher.selection=best_val", "must be last"),
+        ("+seed=2", "is there already"),
+        ("+method=uhc", "is there already"),
+        ("hydra/lancher=joblib", "Could not override 'hydra/lancher'"),
         ("tracker.names=[mlflow]", "no such tracker: mlflow"),
     ],
 )
@@ -91,6 +107,34 @@ def test_a_sweep_checks_every_point():
     assert "uhc has no such option" in found
     found = problems("method=muki", "data=toy", "seed=1,two", "train.lr=1e-3,0", sweep=True)
     assert len(found) == 2 and "seed=two" in found[0] and "train.lr" in found[1]
+
+
+def test_a_wrong_value_does_not_hide_a_broken_rule():
+    found = problems("method=muki", "data=toy", "method.mc.samples=0", "method.mc.seed=x")
+    assert [line.split(" |")[0] for line in found] == ["method.mc.seed=x", "method.mc.samples"]
+
+
+def test_a_glob_is_a_sweep_over_choices():
+    points = compose.check(["method=glob(*)", "data=toy"], sweep=True)
+    assert [config.method.name for _, config in points] == list(registry.choices("method"))
+
+
+def test_a_range_without_end_is_refused_in_words():
+    (found,) = problems("data=toy", "train.lr=interval(0,1)", sweep=True)
+    assert "train.lr=interval(0,1)" in found
+
+
+def test_metrics_and_readers_of_the_schema_are_those_there_are():
+    from kbench.config import schema
+    from kbench.data.readers import READERS
+    from kbench.metrics.classification import METRICS
+
+    assert tuple(METRICS) == schema.METRICS and set(schema.READERS) == set(READERS)
+
+
+def test_the_recipe_is_no_part_of_a_method_that_trains_nothing():
+    base = ["method=ensemble", "data=toy"]
+    assert config_hash(compose.compose([*base, "train.lr=1"])) == config_hash(compose.compose(base))
 
 
 def test_a_sweep_has_a_point_for_every_combination():

@@ -191,6 +191,37 @@ def test_a_killed_training_continues_with_the_same_bits(feed, tmp_path, monkeypa
     assert any("continues after step 6 of 8" in note for note in notes.notes)
 
 
+@pytest.mark.parametrize("killed_after", [2, 4, 5, 6, 8])
+def test_a_resumed_training_has_every_evaluation(feed, tmp_path, killed_after):
+    """Evaluations at 2, 4, 6, 8; a checkpoint after each step; the best step may stand on either side of the kill."""
+
+    def score(model):
+        return float(
+            model.out.weight.detach().abs().sum()
+        )  # a function of the weights, so that resumes can be compared
+
+    expected, whole = train(feed, tmp_path / "whole", evaluate=score)
+
+    class KilledError(Exception):
+        pass
+
+    real = loop.checkpoints.save
+
+    def save_then_die(folder, state):
+        real(folder, state)
+        if state.step == killed_after:
+            raise KilledError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.checkpoints, "save", save_then_die)
+        if killed_after < 8:
+            with pytest.raises(KilledError):
+                train(feed, tmp_path / "c", evaluate=score, seconds=0)
+    resumed, done = train(feed, tmp_path / "c", evaluate=score, seconds=0)
+    assert equal(resumed, expected)
+    assert (done.best_step, done.best_score) == (whole.best_step, whole.best_score)
+
+
 def test_a_corrupt_checkpoint_is_set_aside_and_said(feed, tmp_path):
     recipe = replace(RECIPE, selection=Selection.last)
     expected, _ = train(feed, tmp_path / "whole", recipe)

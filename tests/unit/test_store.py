@@ -118,6 +118,31 @@ def test_two_processes_build_one(tmp_path):
     assert log.read_text() == "built\n"
 
 
+@pytest.mark.parametrize("text", ['{"files": []}', '{"files": {"inner/out.txt": {}}}', "[]", "null", ""])
+def test_a_manifest_that_is_no_manifest_is_damage(tmp_path, text):
+    folder = Store(tmp_path).get(stage())
+    (folder / "manifest.json").write_text(text)
+    assert damage(folder) == "unreadable manifest"
+    assert (Store(tmp_path).get(stage()) / "inner" / "out.txt").exists()
+
+
+def test_a_file_where_a_stage_should_stand_is_mended(tmp_path):
+    folder = Store(tmp_path).folder(stage())
+    folder.parent.mkdir(parents=True)
+    folder.write_text("what is this")
+    assert (Store(tmp_path).get(stage()) / "inner" / "out.txt").exists()
+
+
+def test_a_build_killed_between_manifest_and_rename_is_published_whole(tmp_path):
+    work = Store(tmp_path).folder(stage()).with_suffix(".work")
+    work.mkdir(parents=True)
+    (work / "manifest.json").write_text('{"files": {}}')
+    (work / ".manifest.json.7.tmp").write_text("half")
+    folder = Store(tmp_path).get(stage())
+    assert damage(folder) is None
+    assert list(manifest(folder)["files"]) == ["inner/out.txt"]
+
+
 def test_the_manifest_lists_every_file_with_its_hash(tmp_path):
     folder = Store(tmp_path).get(stage())
     files = json.loads((folder / "manifest.json").read_text())["files"]
