@@ -51,6 +51,10 @@ def test_an_unknown_verb(tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
+def test_other_mistakes(words, expected, tmp_path):
+    assert expected in refused(words, tmp_path)
+
+
 def test_texts_longer_than_the_backbone_are_refused(tmp_path):
     from transformers import BertConfig, BertModel
 
@@ -62,10 +66,6 @@ def test_texts_longer_than_the_backbone_are_refused(tmp_path):
     words = ["method=finetune", "data=toy", f"backbone.path={model}", "data.max_length=600"]
     # tiny's own positions are not those of the folder
     assert "data.max_length" in refused(words, tmp_path)
-
-
-def test_other_mistakes(words, expected, tmp_path):
-    assert expected in refused(words, tmp_path)
 
 
 def test_absent_data_and_backbone_are_named_together_with_the_way_out(tmp_path):
@@ -111,7 +111,7 @@ def test_broken_files_are_named_with_their_line(train, expected, tmp_path):
 
 def test_many_broken_rows_are_five_lines(tmp_path):
     text = refused(agnews(tmp_path, b'"9","title","text"\n' * 500, b'"8","t","d"\n' * 500), tmp_path)
-    assert text.startswith("error: 5 problems in the data") and len(text.splitlines()) < 20
+    assert text.startswith("error: 5 problems\n") and len(text.splitlines()) < 20
 
 
 def test_a_broken_yaml_of_ones_own_is_named_with_its_line(tmp_path):
