@@ -1,17 +1,14 @@
 """The process that computes a run: `python -m kbench.runs.worker RUN_FOLDER`. Reads the frozen folder, never Hydra's.
 
-With several processes it starts them with torch's elastic launcher and waits. It ends when its parent does.
+It ends when its parent does.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
 import signal
 import sys
 import threading
-import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +26,7 @@ from kbench.errors import (
     is_disk_full,
 )
 from kbench.runs.prepare import Run, thaw
-from kbench.runs.result import Result, State, read_status, write_status
+from kbench.runs.result import Result, State, write_status
 
 ERROR = "error.txt"
 
@@ -39,67 +36,14 @@ def main(folder: Path) -> int:
     run = thaw(folder)
     hardware = run.config.hardware
     if hardware.processes == 1:
-        return _process(folder)
-    return _elastic(run)
+        return process(folder)
+    from kbench.runs.processes import several
+
+    return several(run, threads(run))
 
 
-def _elastic(run: Run) -> int:
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    logging.disable()  # this process only watches the others; what they do is said in our own words
-    hardware = run.config.hardware
-    os.environ.setdefault("OMP_NUM_THREADS", str(_threads(run)))
-    os.environ["ACCELERATE_USE_CPU"] = "true" if hardware.device == "cpu" else "false"
-    logs = run.folder / ".elastic"
-    logs.mkdir(exist_ok=True)
-    launch = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=hardware.processes,
-        run_id=run.key[:8],
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        start_method="spawn",
-        monitor_interval=0.1,
-        logs_specs=DefaultLogsSpecs(log_dir=str(logs)),
-    )
-    try:
-        return max(elastic_launch(launch, _rank)(run.folder).values())
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if -failure.exitcode in (signal.SIGINT, signal.SIGTERM):
-            return _interrupted(run.folder)
-        if read_status(run.folder)["state"] == State.running.value:  # it could not say so itself
-            _fail(run.folder, State.failed, f"process {rank} ended with exit code {failure.exitcode}")
-        return failure.exitcode if failure.exitcode > 0 else EXIT_FAILED
-    except (KeyboardInterrupt, SignalException):
-        return _interrupted(run.folder)
-    finally:
-        shutil.rmtree(logs, ignore_errors=True)
-
-
-def _interrupted(folder: Path) -> int:
-    _fail(folder, State.interrupted, "the same command continues from the last checkpoint")
-    return EXIT_INTERRUPTED
-
-
-def _rank(folder: Path) -> int:
-    """One of several processes. A failing one ends at once, so that the launcher ends those that wait for it."""
-    code = _process(folder)
-    if code:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        if os.environ["RANK"] != "0":
-            time.sleep(5)  # the main process has failed too, most likely, and is the one that says why
-        os._exit(code)
-    return code
-
-
-def _process(folder: Path) -> int:
-    """One process of a run, from start to result; gives its exit code."""
+def process(folder: Path) -> int:
+    """One process of a run, from start to result; says how it ended and gives its exit code."""
     from kbench.engine.runtime import Runtime
     from kbench.runs.execute import execute
     from kbench.runs.reporter import Reporter
@@ -114,7 +58,7 @@ def _process(folder: Path) -> int:
             device=hardware.device,
             micro_batch_size=hardware.micro_batch_size,
             eval_batch_size=hardware.eval_batch_size,
-            threads=_threads(run),
+            threads=threads(run),
             checkpoint_seconds=hardware.checkpoint_minutes * 60,
         )
         _stop_on_signals(runtime)
@@ -147,7 +91,7 @@ def _process(folder: Path) -> int:
             runtime.close()
 
 
-def _threads(run: Run) -> int:
+def threads(run: Run) -> int:
     """CPU threads of one process."""
     hardware = run.config.hardware
     return hardware.threads or max(1, (os.cpu_count() or 1) // hardware.processes)
@@ -164,11 +108,12 @@ def _end(folder: Path, reporter: Any, state: State, text: str, code: int, main_p
     if reporter is not None:
         reporter.finish({}, state)
     if main_process:
-        _fail(folder, state, text)
+        fail(folder, state, text)
     return code
 
 
-def _fail(folder: Path, state: State, text: str) -> None:
+def fail(folder: Path, state: State, text: str) -> None:
+    """Say why a run ended without a result, in its status and on the console."""
     with suppress(OSError):  # a full disk: the words below are all that is left
         write_status(folder, state, error=text)
     print(("stopped: " if state is State.interrupted else "error: ") + text, file=sys.stderr, flush=True)
