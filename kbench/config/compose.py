@@ -293,7 +293,7 @@ def _first_line(error: BaseException) -> str:
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
-def values(text: str) -> list[Any]:
+def sweep_values(text: str) -> list[Any]:
     """The values of one override: several where it is a sweep, as in `seed=1,2` or `seed=range(1,4)`.
 
     Raises:

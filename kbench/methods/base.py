@@ -8,7 +8,7 @@ listed, checked and planned without it; the equations stand in a module of their
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kbench.errors import Problem
@@ -76,11 +76,3 @@ class Method:
     def diagnostics(self) -> dict[str, float]:
         """Figures that explain the result, stored beside the metrics."""
         return {}
-
-
-@dataclass
-class Outcome:
-    """What a method's run gives: scores per split and figures that explain them."""
-
-    scores: dict[str, Any]
-    diagnostics: dict[str, float] = field(default_factory=dict)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kbench import registry
-from kbench.config.compose import compose
-from kbench.config.schema import Config
+from kbench.config.compose import compose, sweep_values
 from kbench.errors import ConfigError, Problem, UserError
 from kbench.runs.prepare import Run, config_hash, prepare
 from kbench.runs.result import RESULT, Result
@@ -160,8 +160,6 @@ def _cell(own: list[str], common: list[str], seeds: list[int], in_paper: bool) -
 
 def _fitting(common: list[str], method: str) -> list[str]:
     """The overrides that apply to a row: `method.tau=` concerns the rows whose method has it."""
-    import dataclasses
-
     names = {f.name for f in dataclasses.fields(registry.load("method", method).Config)}  # type: ignore[attr-defined]
     own = [t for t in common if t.lstrip("+").startswith("method.")]
     absent = [t for t in own if t.lstrip("+").split("=", 1)[0].split(".")[1] not in names]
@@ -170,14 +168,7 @@ def _fitting(common: list[str], method: str) -> list[str]:
 
 def _seeds(text: str) -> list[int]:
     """The seeds of `seed=1,2,3` or `seed=range(1,4)`."""
-    from kbench.config.compose import values
-
-    found = values(text)
+    found = sweep_values(text)
     if not all(isinstance(value, int) for value in found):
         raise ConfigError(Problem(text, "seeds are whole numbers"))
     return found
-
-
-def config_of(cell: Cell) -> Config | None:
-    """The configuration of a cell, None where nothing can be run."""
-    return next(iter(cell.runs.values())).config if cell.runs else None
