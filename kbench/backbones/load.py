@@ -15,6 +15,11 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from kbench.errors import BackboneError, Problem
 
 _SMALLEST_VOCABULARY = 100
+# the names that BERT's, DistilBERT's and ModernBERT's families give their dropout
+_DROPOUTS = (
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout",
+    "dropout", "attention_dropout", "seq_classif_dropout", "embedding_dropout", "mlp_dropout",
+)  # fmt: skip
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -51,7 +56,7 @@ def load_model(folder: Path, auto: Any, *, classes: int, seed: int, dropout: flo
     try:
         config = AutoConfig.from_pretrained(str(folder), num_labels=classes, trust_remote_code=False)
         if dropout is not None:
-            for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            for name in _DROPOUTS:
                 if hasattr(config, name):
                     setattr(config, name, dropout)
         # the whole model is drawn first, so that the head is fresh even where the folder holds one

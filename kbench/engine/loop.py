@@ -36,7 +36,7 @@ class Report(Protocol):
         """A point of the curve."""
 
     def progress(self, scope: str, step: int, total: int, values: Mapping[str, float]) -> None:
-        """Called after every logged point and evaluation, for bars and heartbeats."""
+        """How far it is, for bars and heartbeats; `values` are those of the last logged point."""
 
     def rewind(self, scope: str, step: int) -> None:
         """Forget the points after `step`: a resumed training makes them again."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -56,13 +57,21 @@ def predict(
 
 
 def sample(
-    model: nn.Module, feed: Feed, runtime: Runtime, precision: Precision, *, samples: int, seed: int, path: Path
+    model: nn.Module,
+    feed: Feed,
+    runtime: Runtime,
+    precision: Precision,
+    *,
+    samples: int,
+    seed: int,
+    path: Path,
+    tell: Callable[[int, int], None],
 ) -> None:
     """Write the logits under `samples` dropout masks of every row to a .npy file, float32 [rows, samples, classes].
 
     Masks are drawn anew for every row and sample from (seed, batch), whatever the number of processes. A text stands
     `samples` times in one forward pass. A killed call leaves its finished batches in `path` and `path`.done; the next
-    one continues after them.
+    one continues after them. `tell` is given the batches done and all batches.
 
     Raises:
         OSError: no room for the file; it is reserved in full before the first pass.
@@ -105,6 +114,7 @@ def sample(
                 ).logits
                 out[positions] = logits.float().cpu().numpy().reshape(len(positions), samples, classes)
                 pending.append(index)
+                tell(index + 1, len(batches))
                 if runtime.stop.is_set() or time.monotonic() - flushed > _FLUSH_SECONDS:
                     flush()
                     flushed = time.monotonic()

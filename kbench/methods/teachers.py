@@ -168,7 +168,8 @@ class TeacherSet:
             from kbench.backbones.load import load_trained, set_dropout
             from kbench.engine.predict import sample
 
-            assert bench.runtime is not None
+            assert bench.runtime is not None and bench.report is not None
+            report = bench.report
             model = load_trained(parents["teacher"], bench.task.auto()).to(bench.runtime.device)
             if dropout is not None:
                 set_dropout(model, dropout)
@@ -180,6 +181,7 @@ class TeacherSet:
                 samples=pool,
                 seed=derive(seed, "samples", *self.blocks[i]),
                 path=work / "train.npy",
+                tell=lambda done, total: report.progress(f"samples_{i + 1}", done, total, {}),
             )
 
         return Stage("teacher_samples", 1, chosen, build, {"teacher": self.teacher(i), "encoded": bench.encoded_stage})

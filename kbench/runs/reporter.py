@@ -80,7 +80,7 @@ class Reporter:
             self._move_bar(scope, step, total, values)
         elif now - self._spoke > _EVERY:
             self._spoke = now
-            self._line("step", scope, f"{step}/{total}   loss {values.get('loss', float('nan')):.4g}")
+            self._line("step", scope, f"{step}/{total}   {_loss(values)}")
 
     def stage(self, stage: Stage, event: str, seconds: float) -> None:
         """What happens to a stage."""
@@ -125,18 +125,18 @@ class Reporter:
 
         if self._bar is None:
             self._bar = Progress(
-                TextColumn("train    {task.description:<16}"),
+                TextColumn("step     {task.description:<16}"),
                 BarColumn(bar_width=28),
                 MofNCompleteColumn(),
-                TextColumn("loss {task.fields[loss]:.4g}"),
+                TextColumn("{task.fields[loss]}"),
                 TimeRemainingColumn(),
                 console=Console(file=self._out),
                 transient=True,
             )
             self._bar.start()
         if scope not in self._tasks:
-            self._tasks[scope] = self._bar.add_task(scope, total=total, loss=float("nan"))
-        self._bar.update(self._tasks[scope], completed=step, loss=values.get("loss", float("nan")))
+            self._tasks[scope] = self._bar.add_task(scope, total=total, loss="")
+        self._bar.update(self._tasks[scope], completed=step, loss=_loss(values))
 
     def _close_bar(self) -> None:
         if self._bar is not None:
@@ -151,3 +151,7 @@ class Reporter:
             except Exception as error:
                 self._trackers.remove(tracker)
                 self.note(f"tracker {type(tracker).__name__} failed and is off: {error}")
+
+
+def _loss(values: Mapping[str, float]) -> str:
+    return f"loss {values['loss']:.4g}" if "loss" in values else ""
