@@ -24,7 +24,7 @@ from kbench.config.identity import digest, run_science
 from kbench.config.schema import Config
 from kbench.data import source as sources
 from kbench.data.records import Records, records_stage
-from kbench.errors import ConfigError, Problem, UserError
+from kbench.errors import BackboneError, ConfigError, DataError, Problem, UserError
 from kbench.files import write_atomically
 from kbench.runs.result import RESULT, State, write_status
 from kbench.stages.stage import Stage
@@ -97,12 +97,12 @@ def prepare(config: Config, say: Callable[[Stage, str, float], None] | None = No
     located = None
     try:
         located = locate(config.backbone)
-    except UserError as error:
+    except BackboneError as error:
         problems += error.problems
     try:
         source = sources.locate(config.data)
         records = Store(outputs / STAGES, say=say).get(records_stage(config.data, source))
-    except UserError as error:
+    except DataError as error:  # a full disk is another matter, and passes
         problems += error.problems
     if problems or located is None:
         raise UserError(*problems)
@@ -118,7 +118,11 @@ def _check_length(config: Config, located: Located) -> None:
     """Texts may not be longer than the backbone has positions for."""
     if located.folder is None:
         return
-    shape = json.loads((Path(located.folder) / "config.json").read_text(encoding="utf-8"))
+    path = Path(located.folder) / "config.json"
+    try:
+        shape = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise BackboneError(Problem(str(path), f"is no configuration of a model: {error}")) from error
     # RoBERTa's family counts positions from the padding id on, so two are lost
     lost = 2 if "roberta" in str(shape.get("model_type", "")) else 0
     positions = shape.get("max_position_embeddings")

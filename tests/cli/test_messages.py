@@ -68,6 +68,16 @@ def test_texts_longer_than_the_backbone_are_refused(tmp_path):
     assert "data.max_length" in refused(words, tmp_path)
 
 
+def test_a_backbone_whose_config_is_no_json_is_named(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name, text in {"config.json": "{half", "vocab.txt": "a", "model.safetensors": "x"}.items():
+        (folder / name).write_text(text)
+    assert "config.json  is no configuration" in refused(
+        ["method=finetune", "data=toy", f"backbone.path={folder}"], tmp_path
+    )
+
+
 def test_absent_data_and_backbone_are_named_together_with_the_way_out(tmp_path):
     text = refused(["method=finetune", "data=agnews", "backbone=bert_base"], tmp_path, HF_HOME=str(tmp_path / "hub"))
     assert "kbench fetch backbone=bert_base" in text and "kbench fetch data=agnews" in text
