@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+from omegaconf import OmegaConf
+
+from kbench import registry
 from kbench.config import schema
 from kbench.config.identity import digest, science
 from kbench.errors import BackboneError, Problem
@@ -48,6 +54,53 @@ def locate(backbone: schema.Backbone) -> Located:
     if backbone.hub is not None:
         return _cached(backbone)
     raise BackboneError(Problem(f"backbone={backbone.name}", "names no place", "give backbone.path=FOLDER"))
+
+
+def named(word: str, setting: str) -> schema.Backbone:
+    """The backbone that one word of a list means: a name of conf/backbone, a folder, or a hub id, `id` or `id@revision`.
+
+    Raises:
+        BackboneError: it is none of them.
+    """
+    if word in registry.choices("backbone"):
+        values = yaml.safe_load((registry.conf_root() / "backbone" / f"{word}.yaml").read_text(encoding="utf-8"))
+        found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema.Backbone), values))
+        assert isinstance(found, schema.Backbone)
+        return found
+    path, hub = None, None
+    if Path(word).expanduser().is_dir():
+        path = word
+    elif re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", word):
+        repository, _, revision = word.partition("@")
+        hub = schema.Hub(id=repository, revision=revision or "main")
+    else:
+        near = registry.near(word, registry.choices("backbone"))
+        raise BackboneError(
+            Problem(
+                setting, f"{word} is no folder, no hub id and no name in conf/backbone{near}", "kbench ls backbones"
+            )
+        )
+    return schema.Backbone(
+        name=word, hub=hub, package=None, install=None, sha256=None, path=path, tiny=None, dropout=None,
+        languages=["any"], licence="",
+    )  # fmt: skip
+
+
+def outputs_of(located: Located) -> list[str]:
+    """The names a finished model gives its outputs, in order.
+
+    Raises:
+        BackboneError: its config.json has none.
+    """
+    if located.folder is None:
+        raise BackboneError(Problem(located.where, "is built here and has learned nothing"))
+    path = Path(located.folder) / "config.json"
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))["id2label"]
+        return [str(names[str(index)]) for index in range(len(names))]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        hint = "a finished teacher is a model that was fine-tuned and saved by transformers"
+        raise BackboneError(Problem(str(path), "names no labels (id2label)", hint)) from error
 
 
 def weights(folder: Path) -> list[Path]:
@@ -116,4 +169,6 @@ def _cached(backbone: schema.Backbone) -> Located:
                 "where the repository has only pytorch_model.bin (a pickle): convert it and give backbone.path=FOLDER",
             )
         )
+    # a branch may move; the folder of a snapshot is named by its commit
+    address = f"{backbone.hub.id}@{folder.name}"
     return Located(f"hub:{address}", str(folder), address)

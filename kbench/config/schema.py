@@ -9,11 +9,19 @@ from typing import Any
 from kbench.config.keys import key, machinery
 from kbench.engine.recipe import Recipe
 from kbench.errors import Problem
+from kbench.registry import near
 
-# names of kbench.metrics.classification; a test holds the two together
-METRICS = ("accuracy", "macro_f1")
-# names of kbench.data.readers, likewise
-READERS = ("ag_csv", "label_last", "label_first", "label_tab_last", "file_per_class", "parquet")
+# task -> names of its metrics in kbench.metrics; a test holds the two together
+METRICS = {"classification": ("accuracy", "macro_f1"), "tagging": ("f1", "precision", "recall")}
+# task -> names of its readers in kbench.data, likewise
+READERS = {
+    "classification": ("ag_csv", "label_last", "label_first", "label_tab_last", "file_per_class", "parquet"),
+    "tagging": ("conll_columns", "conll_brackets", "wikiann"),
+}
+# readers that make the rows themselves, likewise
+GENERATED = {"classification": ("toy", "toy_other"), "tagging": ("toy_entities",)}
+# the reader of a data set that is made of others
+JOINED = "joined"
 
 
 def _plain_name(where: str, name: str) -> list[Problem]:
@@ -44,16 +52,18 @@ class Data:
     """A data set: where its splits come from, what its labels are, how it is cut."""
 
     name: str = key("name of the data set")
-    task: str = key("what a model must do with it: classification, ...")
+    task: str = key("what a model must do with it: classification (of texts) or tagging (of words)")
     languages: list[str] = machinery("ISO 639-1 codes of the texts")
-    labels: list[str] = key("label names in order; the order decides which teacher gets which class")
+    labels: list[str] = key("classes, or entity types, in order; the order decides which teacher gets which")
     source_labels: list[str] | None = key("the labels as the files spell them, in the same order; null: as `labels`")
     metrics: list[str] = key("metrics, the main one first")
-    reader: str = key("name of the reader of the original files (kbench/data/readers.py)")
+    reader: str = key("name of the reader of the original files (kbench/data/readers.py, sentences.py)")
+    encoding: str = key("how the files spell letters as bytes")
     files: dict[str, str] = machinery("split -> glob of its original files, gzipped or not, inside the folder")
     folder: str = machinery("folder of the original files under KBENCH_DATA")
     path: str | None = machinery("folder of the original files; null: KBENCH_DATA, then the hub's cache")
     hub: Hub | None = machinery("the same rows on the hub, as parquet; null: none is known")
+    parts: dict[str, Data] | None = key("data sets that are joined into this one, by name; null: it is one of its own")
     rows: Rows = machinery("size of the complete data set, to tell a part from the whole")
     train_size: int | None = key("take a stratified subset of this many training rows; null: all")
     validation_size: int | None = key("the same of the data set's own validation split")
@@ -64,29 +74,66 @@ class Data:
     licence: str = machinery("terms of use")
     cite: str = machinery("where it comes from")
 
-    def check(self) -> list[Problem]:
-        """Rules that a type cannot say."""
-        problems = [*_plain_name("data.name", self.name)]
-        if len(self.labels) < 2:
-            problems.append(Problem("data.labels", f"has {len(self.labels)} label", "a model needs two at least"))
-        unknown = [name for name in self.metrics if name not in METRICS]
+    def outputs(self) -> list[str]:
+        """What a model's head tells apart: the labels; for tagging O and, of each type, B- and I- (IOB2)."""
+        if self.task != "tagging":
+            return list(self.labels)
+        return ["O", *(f"{position}-{label}" for label in self.labels for position in "BI")]
+
+    def check(self, where: str = "data") -> list[Problem]:
+        """Rules that a type cannot say. `where` is the configuration node."""
+        problems = [*_plain_name(f"{where}.name", self.name)]
+        if self.task not in METRICS:
+            known = ", ".join(METRICS)
+            return [*problems, Problem(f"{where}.task", f"no such task: {self.task}", f"there are: {known}")]
+        readers = (*READERS[self.task], *GENERATED[self.task], JOINED)
+        if self.reader not in readers:
+            hint = f"there are: {', '.join(readers)}"
+            problems.append(
+                Problem(f"{where}.reader", f"no such reader: {self.reader}{near(self.reader, readers)}", hint)
+            )
+        problems += self._check_labels(where)
+        unknown = [name for name in self.metrics if name not in METRICS[self.task]]
         if unknown or not self.metrics:
             what = f"no such metric: {', '.join(unknown)}" if unknown else "is empty"
-            problems.append(Problem("data.metrics", what, f"there are: {', '.join(METRICS)}"))
+            problems.append(Problem(f"{where}.metrics", what, f"there are: {', '.join(METRICS[self.task])}"))
+        fewest = len(self.labels) if self.task == "classification" else 2
         for name in ("train_size", "validation_size", "test_size"):
             size = getattr(self, name)
-            if size is not None and size < len(self.labels):
-                problems.append(
-                    Problem(f"data.{name}", f"{size} rows cannot hold {len(self.labels)} classes", "take more, or null")
-                )
+            if size is not None and size < fewest:
+                held = f"{len(self.labels)} classes" if self.task == "classification" else "a training"
+                problems.append(Problem(f"{where}.{name}", f"{size} rows cannot hold {held}", "take more, or null"))
         if not 0 < self.validation_share < 1:
-            problems.append(Problem("data.validation_share", f"must lie between 0 and 1, is {self.validation_share}"))
+            problems.append(
+                Problem(f"{where}.validation_share", f"must lie between 0 and 1, is {self.validation_share}")
+            )
         if self.max_length < 3:
-            problems.append(Problem("data.max_length", f"must be at least 3, is {self.max_length}"))
+            problems.append(Problem(f"{where}.max_length", f"must be at least 3, is {self.max_length}"))
+        return problems + self._check_parts(where)
+
+    def _check_labels(self, where: str) -> list[Problem]:
+        problems = []
+        fewest, what = (2, "a model needs two at least") if self.task == "classification" else (1, "it needs a type")
+        if len(self.labels) < fewest:
+            noun = "label" if len(self.labels) == 1 else "labels"
+            problems.append(Problem(f"{where}.labels", f"has {len(self.labels)} {noun}", what))
         if len(set(self.labels)) != len(self.labels):
-            problems.append(Problem("data.labels", "a label stands twice"))
+            problems.append(Problem(f"{where}.labels", "a label stands twice"))
         if self.source_labels is not None and len(self.source_labels) != len(self.labels):
-            problems.append(Problem("data.source_labels", "must be as many as data.labels, in the same order"))
+            problems.append(Problem(f"{where}.source_labels", f"must be as many as {where}.labels, in the same order"))
+        return problems
+
+    def _check_parts(self, where: str) -> list[Problem]:
+        if (self.parts is not None) != (self.reader == JOINED):
+            return [Problem(f"{where}.parts", f"goes with {where}.reader={JOINED}, and only with it")]
+        problems = []
+        for name, part in (self.parts or {}).items():
+            problems += part.check(f"{where}.parts.{name}")
+            if part.parts is not None or part.task != self.task:
+                problems.append(Problem(f"{where}.parts.{name}", f"must be a plain {self.task} data set"))
+        count = sum(len(part.labels) for part in (self.parts or {}).values())
+        if self.parts is not None and count != len(self.labels):
+            problems.append(Problem(f"{where}.labels", f"has {len(self.labels)} labels; the parts have {count}"))
         return problems
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from kbench import registry
-from kbench.config.schema import READERS, Config
+from kbench.config.schema import Config
 from kbench.engine.recipe import Selection
 from kbench.errors import Problem
 
@@ -73,6 +73,9 @@ def rules(config: Config) -> list[Problem]:
             problems.append(Problem("teacher.selection", "must be last: a teacher has no validation rows of its own"))
         recipes["teacher"] = config.teacher
     problems += method.check(config.method, config.data)  # type: ignore[attr-defined]
+    if method.whole_batch and config.hardware.processes > 1:  # type: ignore[attr-defined]
+        what = f"{config.method.name} compares all rows of a batch with each other: one process must hold them"
+        problems.append(Problem("hardware.processes", what, "take 1"))
     for where, recipe in recipes.items():
         problems += _batch(where, recipe.global_batch_size, config)
         if recipe.precision.value == "fp16" and config.hardware.device == "cpu":
@@ -89,11 +92,6 @@ def _names(config: Config) -> list[Problem]:
     expected = registry.load("method", config.method.name).Config  # type: ignore[attr-defined]
     if type(config.method) is not expected:
         return [Problem("method.name", f"these are not the options of {config.method.name}", "write method=NAME")]
-    if config.data.reader != "toy" and config.data.reader not in READERS:
-        near = registry.near(config.data.reader, READERS)
-        return [
-            Problem("data.reader", f"no such reader: {config.data.reader}{near}", f"there are: {', '.join(READERS)}")
-        ]
     return []
 
 

@@ -5,8 +5,10 @@ A reader is a function of a path, found by the name that `data.reader` gives. Fi
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
+import string
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,35 +16,40 @@ from pathlib import Path
 from kbench.errors import DataError, Problem
 
 Row = tuple[int, str, str]
-Reader = Callable[[Path], Iterator[Row]]
+Reader = Callable[[Path, str], Iterator[Row]]
 
 
-def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file with their numbers, without line ends; blank lines are passed over.
+def lines(
+    path: Path, encoding: str = "utf-8", blank: bool = False, hint: str = "convert the file to UTF-8"
+) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers, without line ends; blank lines are passed over unless `blank`.
+
+    Args:
+        encoding: a codec that keeps ASCII as it is; a mark at the beginning of UTF-8 is removed.
+        hint: the way out where the bytes are of another encoding.
 
     Raises:
-        DataError: the bytes are no UTF-8, or the gzip file is damaged.
+        DataError: the encoding is unknown, the bytes are not of it, or the gzip file is damaged.
     """
+    codec = _codec(encoding)
     opener = gzip.open if path.suffix == ".gz" else open
     number = 0
     try:
         with opener(path, "rb") as file:
             for number, raw in enumerate(file, start=1):
-                text = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                if text.strip():
+                text = raw.decode("utf-8-sig" if number == 1 and codec == "utf-8" else codec).rstrip("\r\n")
+                if blank or text.strip():
                     yield number, text
     except UnicodeDecodeError as error:
-        bad = error.object[error.start]
-        raise DataError(
-            Problem(f"{path}, line {number}", f"is not UTF-8 (byte 0x{bad:02x})", "convert the file to UTF-8")
-        ) from error
+        bad, name = error.object[error.start], "UTF-8" if codec == "utf-8" else encoding
+        raise DataError(Problem(f"{path}, line {number}", f"is not {name} (byte 0x{bad:02x})", hint)) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(Problem(f"{path}, after line {number}", f"is a damaged gzip file: {error}")) from error
 
 
-def ag_csv(path: Path) -> Iterator[Row]:
+def ag_csv(path: Path, encoding: str) -> Iterator[Row]:
     """AG News: `"class id","title","description"`; the text is title and description, as in the hub's copy."""
-    for number, line in lines(path):
+    for number, line in lines(path, encoding):
         try:
             row = next(csv.reader([line]))
         except csv.Error as error:
@@ -52,41 +59,41 @@ def ag_csv(path: Path) -> Iterator[Row]:
         yield number, f"{row[1]} {row[2]}", row[0]
 
 
-def label_last(path: Path) -> Iterator[Row]:
+def label_last(path: Path, encoding: str) -> Iterator[Row]:
     """Google Snippets: words separated by spaces, the last of them the label."""
-    for number, line in lines(path):
+    for number, line in lines(path, encoding):
         text, space, label = line.rstrip().rpartition(" ")
         if not space:
             raise _columns(path, number, 1, "text, label")
         yield number, text, label
 
 
-def label_first(path: Path) -> Iterator[Row]:
+def label_first(path: Path, encoding: str) -> Iterator[Row]:
     """cnews: label TAB article; quotes have no meaning."""
-    for number, line in lines(path):
+    for number, line in lines(path, encoding):
         label, tab, text = line.partition("\t")
         if not tab:
             raise _columns(path, number, 1, "label, text")
         yield number, text, label
 
 
-def label_tab_last(path: Path) -> Iterator[Row]:
+def label_tab_last(path: Path, encoding: str) -> Iterator[Row]:
     """THUCNews headlines: headline TAB class id, split at the last tab."""
-    for number, line in lines(path):
+    for number, line in lines(path, encoding):
         text, tab, label = line.rpartition("\t")
         if not tab:
             raise _columns(path, number, 1, "text, class id")
         yield number, text, label
 
 
-def file_per_class(path: Path) -> Iterator[Row]:
+def file_per_class(path: Path, encoding: str) -> Iterator[Row]:
     """5AbstractsGroup: one file a class, its name the label; one document a line, stripped."""
     label = path.name.split(".", 1)[0]
-    for number, line in lines(path):
+    for number, line in lines(path, encoding):
         yield number, line.strip(), label
 
 
-def parquet(path: Path) -> Iterator[Row]:
+def parquet(path: Path, encoding: str) -> Iterator[Row]:
     """A hub copy: columns `text` and `label`, the label a number from 0 in the order of `data.labels`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -110,6 +117,20 @@ def parquet(path: Path) -> Iterator[Row]:
 READERS: dict[str, Reader] = {
     reader.__name__: reader for reader in (ag_csv, label_last, label_first, label_tab_last, file_per_class, parquet)
 }
+
+
+def _codec(encoding: str) -> str:
+    """Python's name of an encoding; one that does not keep ASCII is refused, as lines end at the byte of "\\n"."""
+    where = f"data.encoding={encoding}"
+    try:
+        name = codecs.lookup(encoding).name.removesuffix("-sig")
+        ascii_kept = string.printable.encode(name) == string.printable.encode("ascii")
+    except (LookupError, ValueError) as error:
+        known = "utf-8, latin-1 or cp1252, for instance"
+        raise DataError(Problem(where, "is no text encoding that Python knows", known)) from error
+    if not ascii_kept:
+        raise DataError(Problem(where, "does not keep ASCII, so lines are not found", "convert the file to UTF-8"))
+    return name
 
 
 def _columns(path: Path, number: int, found: int, expected: str) -> DataError:

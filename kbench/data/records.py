@@ -1,7 +1,7 @@
 """Rows of a data set as memory-mapped arrow files: read once from the source, checked, cut to size, then shared.
 
-<split>.arrow   row (number in the source split), text, label (index into data.labels)
-records.json    rows and classes of each split, what the source held, hash of the content
+<split>.arrow   row (number in the source split); text and label, or words and their labels (index into data.outputs())
+records.json    rows and labels of each split, what the source held, hash of the content
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ import pyarrow as pa
 
 from kbench.config.identity import science
 from kbench.config.schema import Data
-from kbench.data import toy
+from kbench.data import toy, toy_entities
 from kbench.data.readers import READERS
+from kbench.data.sentences import SENTENCE_READERS
 from kbench.data.source import Source
 from kbench.engine.seeding import derive
 from kbench.errors import DataError, Problem
@@ -30,11 +31,15 @@ from kbench.stages.stage import Stage
 SPLITS = ("train", "validation", "test")
 _BATCH = 8192
 _SHOWN = 5
-_SCHEMA = pa.schema([("row", pa.int64()), ("text", pa.string()), ("label", pa.int32())])
+_TEXTS = pa.schema([("row", pa.int64()), ("text", pa.string()), ("label", pa.int32())])
+_SENTENCES = pa.schema([("row", pa.int64()), ("text", pa.list_(pa.string())), ("label", pa.list_(pa.int32()))])
 
 
 class Records:
-    """The rows of a data set. Texts stay on disk until asked for."""
+    """The rows of a data set. Texts stay on disk until asked for.
+
+    A row has one *unit*, its text, or several, the words of a sentence; a unit is what has a label.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -50,6 +55,11 @@ class Records:
         """Hash of all rows: equal for equal rows, wherever they came from."""
         return str(self.info["content"])
 
+    @property
+    def tagged(self) -> bool:
+        """Whether the words of a row have labels of their own."""
+        return bool(self.info["tagged"])
+
     def rows(self, split: str) -> int:
         """Number of rows of a split."""
         return int(self.info["rows"][split])
@@ -59,39 +69,74 @@ class Records:
         return self._tables[split]
 
     def texts(self, split: str, start: int = 0, stop: int | None = None) -> list[str]:
-        """The texts of rows start to stop."""
-        length = None if stop is None else stop - start
-        return self.table(split)["text"].slice(start, length).to_pylist()
+        """The texts of rows start to stop; of sentences, their words with spaces between."""
+        found = self._slice(split, start, stop)
+        return [" ".join(words) for words in found] if self.tagged else found
+
+    def words(self, split: str, start: int = 0, stop: int | None = None) -> list[list[str]]:
+        """The words of sentences start to stop."""
+        return self._slice(split, start, stop)
 
     def labels(self, split: str) -> np.ndarray:
-        """Label indices [rows], int64."""
-        return self.table(split)["label"].to_numpy().astype(np.int64)
+        """Label of each unit [units], int64, index into `data.outputs()`."""
+        column = self.table(split)["label"].combine_chunks()
+        return (column.flatten() if self.tagged else column).to_numpy().astype(np.int64)
+
+    def ends(self, split: str) -> np.ndarray:
+        """Where each row's units end in `labels` [rows], int64."""
+        if not self.tagged:
+            return np.arange(1, self.rows(split) + 1)
+        return np.cumsum(self.table(split)["label"].combine_chunks().value_lengths().to_numpy(), dtype=np.int64)
 
     def numbers(self, split: str) -> np.ndarray:
         """Row numbers in the source split [rows], int64."""
         return self.table(split)["row"].to_numpy()
+
+    def _slice(self, split: str, start: int, stop: int | None) -> list[Any]:
+        length = None if stop is None else stop - start
+        found: list[Any] = self.table(split)["text"].slice(start, length).to_pylist()
+        return found
 
     @cached_property
     def _tables(self) -> dict[str, pa.Table]:
         return {split: _open(self.folder / f"{split}.arrow") for split in self.splits}
 
 
+def unit_counts(ends: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """How many units each of some rows has. `ends` [all rows] as `Records.ends` gives them."""
+    return ends[rows] - np.where(rows > 0, ends[rows - 1], 0)
+
+
+def units_of(ends: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The units of some rows, in the rows' order."""
+    counts = unit_counts(ends, rows)
+    shift = ends[rows] - np.cumsum(counts)
+    return np.repeat(shift, counts) + np.arange(int(counts.sum()))
+
+
 def records_stage(data: Data, source: Source) -> Stage:
     """The stage that makes `Records` from a source."""
-    names = ("reader", "labels", "source_labels", "train_size", "validation_size", "test_size", "subset_seed")
+    names = ("task", "reader", "encoding", "labels", "source_labels", "subset_seed")
+    names += ("train_size", "validation_size", "test_size")
     chosen = {name: value for name, value in science(data).items() if name in names}
-    chosen["content"] = {"toy": toy.VERSION} if source.kind == "generated" else source.content()
+    parents = {name: records_stage(part, source.parts[name]) for name, part in (data.parts or {}).items()}
+    if source.kind == "generated":
+        chosen["content"] = {data.reader: toy_entities.VERSION if data.task == "tagging" else toy.VERSION}
+    elif not parents:
+        chosen["content"] = source.content()
     if "all" in source.files:
         chosen["test_rows"] = data.rows.test
 
-    def build(work: Path, parents: Mapping[str, Path]) -> None:
+    def build(work: Path, folders: Mapping[str, Path]) -> None:
         try:
-            _write(data, source, work)
+            parts = [Records(folders[name]) for name in data.parts or {}]
+            tables, found = _joined(data, parts) if parts else _read(data, source, work)
+            _write(data, source, tables, found, work)
         except DataError:
             shutil.rmtree(work)  # mended files have another key: nobody would continue this
             raise
 
-    return Stage("records", 2, chosen, build)
+    return Stage("records", 3, chosen, build, parents)
 
 
 def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
@@ -115,29 +160,62 @@ def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-def _write(data: Data, source: Source, work: Path) -> None:
-    whole = {}
+def _strata(table: pa.Table) -> np.ndarray:
+    """The class of each row; sentences are all of one."""
+    if pa.types.is_list(table.schema.field("label").type):
+        return np.zeros(table.num_rows, dtype=np.int64)
+    found: np.ndarray = table["label"].to_numpy()
+    return found
+
+
+def _read(data: Data, source: Source, work: Path) -> tuple[dict[str, pa.Table], dict[str, int]]:
+    """split -> its rows, and what the source held."""
     problems: list[Problem] = []
+    paths = {}
     for split, rows in _source_rows(data, source).items():
-        path = work / f"{split}.whole"
+        paths[split] = work / f"{split}.whole"
         try:
-            _write_arrow(path, rows)
+            _write_arrow(paths[split], rows, _SENTENCES if data.task == "tagging" else _TEXTS)
         except DataError as error:
             problems += error.problems
-        whole[split] = path
     if problems:
         raise DataError(*problems[:_SHOWN])
-    tables = {split: _open(path) for split, path in whole.items()}
+    tables = {split: _open(path) for split, path in paths.items()}
     found = {split: table.num_rows for split, table in tables.items()}
     if "all" in tables:
         everything = tables.pop("all")
         if everything.num_rows <= data.rows.test:
             raise DataError(Problem(source.where, f"holds {everything.num_rows} rows; {data.rows.test} are test"))
-        labels = everything["label"].to_numpy()
-        test = stratified(labels, data.rows.test, derive(data.subset_seed, "test draw"))
-        rest = np.setdiff1d(np.arange(len(labels)), test)
+        test = stratified(_strata(everything), data.rows.test, derive(data.subset_seed, "test draw"))
+        rest = np.setdiff1d(np.arange(everything.num_rows), test)
         tables = {"train": everything.take(pa.array(rest)), "test": everything.take(pa.array(test))}
         found = {split: table.num_rows for split, table in tables.items()}
+    return tables, found
+
+
+def _joined(data: Data, parts: list[Records]) -> tuple[dict[str, pa.Table], dict[str, int]]:
+    """The rows of several data sets one after another; labels and row numbers go on where the last one's end.
+
+    A split that one of them lacks is left out.
+    """
+    tables = {}
+    for split in SPLITS:
+        if not all(split in part.splits for part in parts):
+            continue
+        pieces, labels, rows = [], 0, 0
+        for part, of in zip(parts, (data.parts or {}).values(), strict=True):
+            table = part.table(split)
+            for name, shift in (("label", labels), ("row", rows)):
+                moved = pa.array(table[name].to_numpy() + shift, _TEXTS.field(name).type)
+                table = table.set_column(table.schema.get_field_index(name), _TEXTS.field(name), moved)
+            pieces.append(table)
+            labels, rows = labels + len(of.labels), rows + part.info["found"][split]
+        tables[split] = pa.concat_tables(pieces)
+    return tables, {split: table.num_rows for split, table in tables.items()}
+
+
+def _write(data: Data, source: Source, tables: dict[str, pa.Table], found: dict[str, int], work: Path) -> None:
+    """Cut every split to the size that is asked for, and write it."""
     sizes = {"train": data.train_size, "validation": data.validation_size, "test": data.test_size}
     problems = [
         Problem(
@@ -152,60 +230,86 @@ def _write(data: Data, source: Source, work: Path) -> None:
     if problems:
         raise DataError(*problems)
     content = hashlib.sha256()
-    rows, classes = {}, {}
+    rows, counts = {}, {}
     for split in [s for s in SPLITS if s in tables]:
-        table = tables[split]
+        table = tables.pop(split)
         size = sizes[split]
         if size is not None:
-            chosen = stratified(table["label"].to_numpy(), size, derive(data.subset_seed, "subset", split))
+            chosen = stratified(_strata(table), size, derive(data.subset_seed, "subset", split))
             table = table.take(pa.array(chosen))
-        with pa.OSFile(str(work / f"{split}.arrow"), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+        with pa.OSFile(str(work / f"{split}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             for batch in table.to_batches(max_chunksize=_BATCH):
                 writer.write_batch(batch)
                 content.update(f"{split}\x1e".encode())
                 for text, label in zip(batch["text"].to_pylist(), batch["label"].to_pylist(), strict=True):
-                    content.update(f"{label}\x1f{text}\x1e".encode())
+                    spelt = text if isinstance(text, str) else "\x1d".join(text)
+                    content.update(f"{label}\x1f{spelt}\x1e".encode())
         rows[split] = table.num_rows
-        counts = np.bincount(table["label"].to_numpy(), minlength=len(data.labels))
-        classes[split] = dict(zip(data.labels, map(int, counts), strict=True))
-    del tables, table
-    for path in whole.values():
+        counts[split] = _count(data, table)
+        del table
+    for path in work.glob("*.whole"):
         path.unlink()
-    info = {"rows": rows, "classes": classes, "found": found, "source": source.kind, "content": content.hexdigest()}
+    info = {"rows": rows, "classes": counts, "found": found, "source": source.kind, "tagged": data.task == "tagging"}
+    info["content"] = content.hexdigest()
     (work / "records.json").write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _source_rows(data: Data, source: Source) -> dict[str, Iterator[tuple[int, str, int]]]:
-    """split -> its (row number, text, label index) rows, checked as they are read."""
-    if source.kind == "generated":
+def _count(data: Data, table: pa.Table) -> dict[str, int]:
+    """Rows of each class, or entities of each type."""
+    labels = table["label"].combine_chunks()
+    if data.task == "tagging":
+        tags = np.bincount(labels.flatten().to_numpy(), minlength=len(data.outputs()))
+        return dict(zip(data.labels, map(int, tags[1::2]), strict=True))
+    return dict(zip(data.labels, map(int, np.bincount(labels.to_numpy(), minlength=len(data.labels))), strict=True))
+
+
+def _source_rows(data: Data, source: Source) -> dict[str, Iterator[tuple[int, Any, Any]]]:
+    """split -> its (row number, text or words, label or labels) rows, checked as they are read."""
+    if source.kind != "generated":
+        return {split: _checked(data, source, paths) for split, paths in source.files.items()}
+    if data.task == "tagging":
+        index = {name: position for position, name in enumerate(data.outputs())}
         return {
-            split: ((row, text, label) for row, (text, label) in enumerate(toy.generate(split, len(data.labels))))
-            for split in toy.SIZES
+            split: ((row, words, [index[t] for t in tags]) for row, (words, tags) in enumerate(made))
+            for split in toy_entities.SIZES
+            for made in [toy_entities.generate(split)]
         }
-    return {split: _checked(data, source, paths) for split, paths in source.files.items()}
+    other = data.reader == "toy_other"
+    return {
+        split: ((row, text, label) for row, (text, label) in enumerate(made))
+        for split in toy.SIZES
+        for made in [toy.generate(split, len(data.labels), other=other)]
+    }
 
 
-def _checked(data: Data, source: Source, paths: tuple[Path, ...]) -> Iterator[tuple[int, str, int]]:
+def _checked(data: Data, source: Source, paths: tuple[Path, ...]) -> Iterator[tuple[int, Any, Any]]:
+    names = data.source_labels or data.labels
+    read: Any
     if source.kind == "hub":
-        reader, names = READERS["parquet"], [str(index) for index in range(len(data.labels))]
+        read, names = READERS["parquet"], [str(index) for index in range(len(data.labels))]
+    elif data.task == "tagging":
+        read = SENTENCE_READERS[data.reader]
     else:
-        reader, names = READERS[data.reader], data.source_labels or data.labels
-    index = {name: position for position, name in enumerate(names)}
+        read = READERS[data.reader]
+    spelt = ["O", *(f"{position}-{name}" for name in names for position in "BI")] if data.task == "tagging" else names
+    index = {name: position for position, name in enumerate(spelt)}
     problems: list[Problem] = []
     row = 0
     for path in paths:
         before = row, len(problems)
         try:
-            for line, text, label in reader(path):
+            for line, text, label in read(path, data.encoding):
                 row += 1
                 where = f"{path}, line {line}"
-                if label not in index:
+                unknown = next((one for one in ([label] if isinstance(label, str) else label) if one not in index), None)
+                if unknown is not None:
                     known = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-                    problems.append(Problem(where, f"unknown label {label!r}{near(label, names)}", f"labels: {known}"))
-                elif not text.strip():
+                    wrong = unknown if isinstance(label, str) else unknown.partition("-")[2]
+                    problems.append(Problem(where, f"unknown label {wrong!r}{near(wrong, names)}", f"labels: {known}"))
+                elif isinstance(text, str) and not text.strip():
                     problems.append(Problem(where, "has no text"))
                 else:
-                    yield row - 1, text, index[label]
+                    yield row - 1, text, index[label] if isinstance(label, str) else [index[one] for one in label]
                 if len(problems) >= _SHOWN:
                     break
         except DataError as error:
@@ -218,21 +322,21 @@ def _checked(data: Data, source: Source, paths: tuple[Path, ...]) -> Iterator[tu
         raise DataError(*problems)
 
 
-def _write_arrow(path: Path, rows: Iterator[tuple[int, str, int]]) -> None:
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
-        pending: list[tuple[int, str, int]] = []
+def _write_arrow(path: Path, rows: Iterable[tuple[int, Any, Any]], schema: pa.Schema) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        pending: list[tuple[int, Any, Any]] = []
         for row in rows:
             pending.append(row)
             if len(pending) == _BATCH:
-                writer.write_batch(_batch(pending))
+                writer.write_batch(_batch(pending, schema))
                 pending = []
         if pending:
-            writer.write_batch(_batch(pending))
+            writer.write_batch(_batch(pending, schema))
 
 
-def _batch(rows: list[tuple[int, str, int]]) -> pa.RecordBatch:
+def _batch(rows: list[tuple[int, Any, Any]], schema: pa.Schema) -> pa.RecordBatch:
     columns = zip(*rows, strict=True)
-    return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA)
+    return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
 
 
 def _open(path: Path) -> pa.Table:

@@ -17,6 +17,7 @@ SIZES = {"train": 1600, "test": 800}
 _CONSONANTS = "bdfgklmnprstvz"
 _VOWELS = "aeiou"
 _OWN, _SHARED, _BACKGROUND = 60, 30, 500  # words of one topic, of a pair of topics, of no topic
+_OTHER = 2000  # where the words of the second world begin
 _TOPICAL, _FROM_SHARED, _PASSING = (
     0.28,
     0.05,
@@ -41,12 +42,13 @@ def _draw(rng: np.random.Generator, first: int, count: int) -> str:
     return _word(first + int(np.searchsorted(weights, rng.random() * weights[-1])))
 
 
-def generate(split: str, topics: int = 6) -> Iterator[tuple[str, int]]:
-    """The (text, topic) rows of a split, topics in turn."""
-    rng = np.random.default_rng({"train": 101, "test": 102}[split])
+def generate(split: str, topics: int = 6, other: bool = False) -> Iterator[tuple[str, int]]:
+    """The (text, topic) rows of a split, topics in turn; `other` gives a second world with topics of its own."""
+    rng = np.random.default_rng({"train": 101, "test": 102}[split] + (100 if other else 0))
     half = topics // 2
-    own = [_BACKGROUND + topic * _OWN for topic in range(topics)]
-    shared = [_BACKGROUND + topics * _OWN + pair * _SHARED for pair in range(half)]
+    first = _BACKGROUND + (_OTHER if other else 0)
+    own = [first + topic * _OWN for topic in range(topics)]
+    shared = [first + topics * _OWN + pair * _SHARED for pair in range(half)]
     for row in range(SIZES[split]):
         topic = row % topics
         other = int(rng.random() * topics) if rng.random() < _PASSING else topic

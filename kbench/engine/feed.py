@@ -1,8 +1,13 @@
-"""Batches: token ids of some rows, padded to the longest of them, with the columns a method needs beside."""
+"""Batches: token ids of some rows, padded to the longest of them, with the columns a method needs beside.
+
+What is scored is a *unit*: a text, or a word of a sentence. Columns and scores have one line a unit, so that everything
+above the model is the same for both.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kbench.data.encode import Encoded
+from kbench.data.records import unit_counts, units_of
 
 
 class Feed:
@@ -19,7 +25,7 @@ class Feed:
         encoded: token ids of a whole split.
         rows: the rows of that split to use, in order [n].
         pad: id of the padding token.
-        columns: arrays beside the text with one row for each row of the split, memory-mapped or not.
+        columns: arrays beside the text with one line for each unit of the split, memory-mapped or not.
         width: pad every batch to this many tokens; None: to its longest row.
     """
 
@@ -33,23 +39,60 @@ class Feed:
     ):
         self.rows = rows
         self.lengths = encoded.lengths[rows]
+        self._ends = np.cumsum(unit_counts(encoded.unit_ends, rows))
         self._encoded = encoded
         self._pad = pad
         self._width = width
         self._columns = dict(columns or {})
+        total = int(encoded.unit_ends[-1]) if len(encoded) else 0
         for name, column in self._columns.items():
-            if len(column) != len(encoded):
-                raise ValueError(f"column {name} has {len(column)} rows, the split {len(encoded)}")
+            if len(column) != total:
+                raise ValueError(f"column {name} has {len(column)} lines, the split {total} units")
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def units(self) -> int:
+        """All units of all rows."""
+        return int(self._ends[-1]) if len(self) else 0
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """How many units the model reads in each row [n]: what the row counts for in a mean."""
+        if self._encoded.starts is None:
+            return np.ones(len(self), dtype=np.int64)
+        read = np.concatenate([[0], np.cumsum(self._encoded.starts >= 0)])
+        ends = self._encoded.unit_ends[self.rows]
+        found: np.ndarray = read[ends] - read[ends - unit_counts(self._encoded.unit_ends, self.rows)]
+        return found
+
+    def seen(self, positions: np.ndarray) -> np.ndarray:
+        """Line among this feed's units of each unit that the model reads in these positions: none that was cut off."""
+        if self._encoded.starts is None:
+            return positions
+        units = units_of(self._encoded.unit_ends, self.rows[positions])
+        return units_of(self._ends, positions)[self._encoded.starts[units] >= 0]
+
     def batch(self, positions: np.ndarray, device: torch.device) -> dict[str, Tensor]:
-        """`input_ids`, `attention_mask` [B, L] and the columns of these positions, on the device."""
+        """`input_ids`, `attention_mask` [B, L] and the columns of these positions, on the device.
+
+        Of sentences there is also `units` [U], where in the B * L tokens each unit is read, and `row_units` [B], how
+        many of them a row has; columns have U lines.
+        """
         rows = self.rows[positions]
         ids, mask = self._encoded.padded(rows, self._pad, self._width)
         arrays: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-        arrays |= {name: np.ascontiguousarray(column[rows]) for name, column in self._columns.items()}
+        lines = rows
+        if self._encoded.starts is not None:
+            lines = units_of(self._encoded.unit_ends, rows)
+            starts = self._encoded.starts[lines].astype(np.int64)
+            row = np.repeat(np.arange(len(rows)), unit_counts(self._encoded.unit_ends, rows))
+            read = starts >= 0
+            lines, row = lines[read], row[read]
+            arrays["units"] = row * ids.shape[1] + starts[read]
+            arrays["row_units"] = np.bincount(row, minlength=len(rows))
+        arrays |= {name: np.ascontiguousarray(column[lines]) for name, column in self._columns.items()}
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         if device.type != "cuda":
             return tensors
@@ -59,3 +102,10 @@ class Feed:
         """Positions in batches of `size`, longest rows first, so that little is padding and memory peaks at once."""
         order = np.argsort(-self.lengths, kind="stable")
         return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def unit_logits(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """The logits of a batch's units: [.., B, C] of texts as they are, [.., B, L, C] of sentences to [.., U, C]."""
+    if "units" not in batch:
+        return logits
+    return logits.flatten(-3, -2)[..., batch["units"], :]

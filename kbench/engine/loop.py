@@ -87,6 +87,8 @@ def fit(
     scope: str = "train",
     evaluate: Callable[[nn.Module], float] | None = None,
     log_every: int = 10,
+    rates: Mapping[str, float] | None = None,
+    whole_batch: bool = False,
 ) -> Fit:
     """Train a model; continue from the newest checkpoint in `folder` where there is one.
 
@@ -102,6 +104,8 @@ def fit(
         scope: name of this training in the log.
         evaluate: score on validation, higher is better, the same on every process; None: the last weights are kept.
         log_every: steps between logged points.
+        rates: peak learning rate of parameters by the beginning of their names, where it is not the recipe's.
+        whole_batch: never split a process's share of the batch, whatever the micro batch of the hardware.
 
     Raises:
         DivergedError: the loss is no number; the last checkpoint stands.
@@ -110,13 +114,16 @@ def fit(
     started = time.monotonic()
     accelerator = runtime.accelerator(recipe.precision)
     plain = model.to(runtime.device)
-    optimizer: Any = torch.optim.AdamW(_groups(plain, recipe.weight_decay), lr=recipe.lr, fused=True)
+    optimizer: Any = torch.optim.AdamW(_groups(plain, recipe, rates or {}), lr=recipe.lr, fused=True)
+    peaks = [group["lr"] for group in optimizer.param_groups]
     model, optimizer = accelerator.prepare(plain, optimizer)
     per_epoch = steps_per_epoch(len(feed), recipe.global_batch_size)
     total = recipe.epochs * per_epoch
     if recipe.max_steps is not None:
         total = min(total, recipe.max_steps)
-    micro = min(runtime.micro_batch_size, recipe.global_batch_size // runtime.processes)
+    micro = recipe.global_batch_size // runtime.processes
+    if not whole_batch:
+        micro = min(runtime.micro_batch_size, micro)
 
     found, notes = checkpoints.latest(folder) if runtime.is_main else (None, [])
     for line in notes:
@@ -182,18 +189,19 @@ def fit(
             )
         positions = batches[step % per_epoch]
         pieces = chunks(positions, micro, runtime.processes)
+        units = int(feed.weights[positions].sum())
         own = range(runtime.rank, len(pieces), runtime.processes)
-        rate = recipe.lr * _rate(recipe, step, total)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        rate = _rate(recipe, step, total)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * rate
         for index in own:
             piece = pieces[index]
-            share = len(piece) / len(positions)
+            share = int(feed.weights[piece].sum()) / units
             torch.manual_seed(derive(seed, "dropout", step, index))
             last = index + runtime.processes >= len(pieces)
             with nullcontext() if last else accelerator.no_sync(model):
                 batch = feed.batch(piece if len(piece) else positions[:1], runtime.device)
-                terms = loss(model, batch)
+                terms = loss(model, batch | {"step_units": torch.tensor(units)})
                 whole: Any = sum(terms.values())
                 # DDP averages gradients over processes, the mean we want is over rows
                 accelerator.backward(whole * (share * runtime.processes))
@@ -214,7 +222,7 @@ def fit(
             values = _read(sums, since_log, accelerator)
             _check_finite(values, f"{scope}, step {step}", folder, recipe)
             now = time.monotonic()
-            values |= {"epoch": step / per_epoch, "lr": rate, "seconds_per_step": (now - logged_at) / since_log}
+            values |= {"epoch": step / per_epoch, "lr": recipe.lr * rate, "seconds_per_step": (now - logged_at) / since_log}
             values = {name: value for name, value in values.items() if math.isfinite(value)}
             sums, since_log, logged_at = {}, 0, now
             report.log(scope, step, values)
@@ -237,11 +245,18 @@ def fit(
     return Fit(step, best.step if selecting else step, best.score, seconds, tokens, rows)
 
 
-def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Parameter groups: biases and layer norms (the vectors) without decay."""
-    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+def _groups(model: nn.Module, recipe: Recipe, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Parameter groups by learning rate; biases and layer norms (the vectors) without decay."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(recipe.lr, True): [], (recipe.lr, False): []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            rate = next((rate for start, rate in rates.items() if name.startswith(start)), recipe.lr)
+            groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": found, "lr": rate, "weight_decay": recipe.weight_decay if matrix else 0.0}
+        for (rate, matrix), found in groups.items()
+        if found
+    ]
 
 
 def _rate(recipe: Recipe, step: int, total: int) -> float:

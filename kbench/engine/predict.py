@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from kbench.engine.feed import Feed
+from kbench.engine.feed import Feed, unit_logits
 from kbench.engine.recipe import Precision
 from kbench.engine.runtime import Runtime
 from kbench.engine.seeding import derive
@@ -27,7 +27,9 @@ _FLUSH_SECONDS = 20.0
 def predict(
     model: nn.Module, feed: Feed, runtime: Runtime, precision: Precision, *, may_stop: bool = True
 ) -> np.ndarray:
-    """The logits [rows, classes] of every row, float32, in the feed's order, on every process.
+    """The logits [units, classes] of every text or word, float32, in the feed's order, on every process.
+
+    A word that was cut off has zeros: no class before another.
 
     Args:
         model: on the runtime's device, in eval mode.
@@ -46,13 +48,13 @@ def predict(
                 runtime.check_stop()
             batch = feed.batch(positions, runtime.device)
             logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-            found.append((positions, logits.float()))
-    pieces = runtime.gather([(positions, logits.cpu().numpy()) for positions, logits in found])
+            found.append((feed.seen(positions), unit_logits(logits, batch).float()))
+    pieces = runtime.gather([(units, logits.cpu().numpy()) for units, logits in found])
     if not pieces:
         return np.zeros((0, 0), dtype=np.float32)
-    scores = np.empty((len(feed), pieces[0][1].shape[1]), dtype=np.float32)
-    for positions, logits in pieces:
-        scores[positions] = logits
+    scores = np.zeros((feed.units, pieces[0][1].shape[1]), dtype=np.float32)
+    for units, logits in pieces:
+        scores[units] = logits
     return scores
 
 
@@ -67,7 +69,7 @@ def sample(
     path: Path,
     tell: Callable[[int, int], None],
 ) -> None:
-    """Write the logits under `samples` dropout masks of every row to a .npy file, float32 [rows, samples, classes].
+    """Write the logits under `samples` dropout masks of every unit to a .npy file, float32 [units, samples, classes].
 
     Masks are drawn anew for every row and sample from (seed, batch), whatever the number of processes. A text stands
     `samples` times in one forward pass. A killed call leaves its finished batches in `path` and `path`.done; the next
@@ -79,7 +81,7 @@ def sample(
     batches = feed.by_length(_TEXTS)
     classes = int(model.config.num_labels)
     marks_path = path.with_suffix(".done")
-    shape = (len(feed), samples, classes)
+    shape = (feed.units, samples, classes)
     if runtime.is_main and not _reserved(path, shape, marks_path, len(batches)):
         marks_path.unlink(missing_ok=True)
         _reserve(path, shape)
@@ -112,7 +114,8 @@ def sample(
                     input_ids=batch["input_ids"].repeat_interleave(samples, 0),
                     attention_mask=batch["attention_mask"].repeat_interleave(samples, 0),
                 ).logits
-                out[positions] = logits.float().cpu().numpy().reshape(len(positions), samples, classes)
+                by_sample = logits.float().unflatten(0, (len(positions), samples)).transpose(0, 1)
+                out[feed.seen(positions)] = unit_logits(by_sample, batch).transpose(0, 1).cpu().numpy()
                 pending.append(index)
                 tell(index + 1, len(batches))
                 if runtime.stop.is_set() or time.monotonic() - flushed > _FLUSH_SECONDS:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from kbench.config.schema import Data
+    from kbench.backbones.locate import Located
+    from kbench.config.schema import Backbone, Data
     from kbench.methods.bench import Bench
 
 
@@ -39,6 +40,8 @@ class Method:
     Config: ClassVar[type]
     needs: ClassVar[Needs]
     trained: ClassVar[bool] = True
+    # the loss compares the rows of a batch with each other: the batch must not be split
+    whole_batch: ClassVar[bool] = False
 
     def __init__(self, config: Any, bench: Bench):
         self.config = config
@@ -49,6 +52,16 @@ class Method:
         """Rules that a type cannot say, for this method's options on this data set."""
         return []
 
+    @classmethod
+    def places(cls, config: Any) -> dict[str, Backbone]:
+        """Backbones beside the run's own, by name; each is looked for before anything starts."""
+        return {}
+
+    @classmethod
+    def check_places(cls, config: Any, data: Data, places: Mapping[str, Located]) -> list[Problem]:
+        """Whether the backbones that were found fit the data."""
+        return []
+
     def stages(self) -> dict[str, Stage]:
         """What must exist before training, by name. Cheap: keys only, nothing is computed."""
         return {}
@@ -57,20 +70,33 @@ class Method:
         """Take up the finished stages (name -> folder) before `columns`, `loss` and `scores` are called."""
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Arrays with one row a training row; each batch brings its rows of them to `loss`."""
+        """Arrays with one line a unit of train; each batch brings its units' lines of them to `loss`."""
         return {}
 
+    def student(self, model: nn.Module) -> nn.Module:
+        """What is trained: the task's model, or a module around it whose forward is the model's own for evaluation."""
+        return model
+
+    def rates(self) -> dict[str, float]:
+        """Peak learning rates of parameters of `student`, by the beginning of their names, where not `train.lr`."""
+        return {}
+
+    def width(self) -> int | None:
+        """Tokens that every training batch is padded to; None: its longest row."""
+        return None
+
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The terms of the loss, each a scalar mean over the batch's rows; the engine adds and logs them.
+        """The terms of the loss, each a scalar mean over the batch's units; the engine adds and logs them.
 
         Args:
             model: the student; `model(input_ids=, attention_mask=).logits` are its scores.
-            batch: `input_ids`, `attention_mask` [B, L]; `label` [B]; this method's `columns`.
+            batch: `input_ids`, `attention_mask` [B, L]; `step_units`, the units of the whole global batch; this
+                method's `columns`; of sentences also `units` and `row_units` (kbench/engine/feed.py).
         """
         raise NotImplementedError(f"{type(self).__name__} is trained but has no loss")  # abstract
 
     def scores(self, split: str) -> np.ndarray:
-        """Scores [rows, classes] of a split, for a method that trains nothing."""
+        """Scores [units, outputs] of a split, for a method that trains nothing."""
         raise NotImplementedError(f"{type(self).__name__} is not trained but has no scores")  # abstract
 
     def diagnostics(self) -> dict[str, float]:

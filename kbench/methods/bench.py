@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from kbench.backbones.locate import Located
 from kbench.backbones.tiny import tiny_stage
 from kbench.config import schema
 from kbench.data.encode import Encoded, encode_stage
-from kbench.data.records import Records
+from kbench.data.records import Records, unit_counts, units_of
 from kbench.engine.recipe import Recipe
 from kbench.engine.sampler import hold_out
 from kbench.stages.stage import Stage
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Bench:
-    """One run's surroundings. Without `runtime`, `store` and `report` it can name stages but build none."""
+    """One run's surroundings. Without `runtime`, `store` and `report` it can name stages but build none.
+
+    Attributes:
+        places: backbones beside the run's own, by the name its method gave them (`Method.places`).
+    """
 
     data: schema.Data
     backbone: schema.Backbone
@@ -41,6 +45,7 @@ class Bench:
     teacher: Recipe
     seed: int
     log_every: int = 10
+    places: Mapping[str, tuple[schema.Backbone, Located]] = field(default_factory=dict)
     runtime: Runtime | None = None
     store: Store | None = None
     report: Report | None = None
@@ -48,7 +53,14 @@ class Bench:
     @cached_property
     def task(self) -> Any:
         """The task of the data set."""
-        return registry.load("task", self.data.task)(self.data.labels, self.data.metrics)
+        return registry.load("task", self.data.task)(self.data.outputs(), self.data.metrics)
+
+    def at(self, place: str) -> Bench:
+        """The same surroundings with the backbone of a place; this bench where the place is the run's own."""
+        if place not in self.places:
+            return self
+        backbone, located = self.places[place]
+        return replace(self, backbone=backbone, located=located)
 
     @cached_property
     def backbone_stage(self) -> Stage | str:
@@ -90,12 +102,30 @@ class Bench:
         assert self.store is not None
         return Encoded(self.store.get(self.encoded_stage), split)
 
-    def feed(self, split: str, rows: np.ndarray | None = None, columns: Mapping[str, np.ndarray] | None = None) -> Feed:
+    def feed(
+        self,
+        split: str,
+        rows: np.ndarray | None = None,
+        columns: Mapping[str, np.ndarray] | None = None,
+        width: int | None = None,
+    ) -> Feed:
         """Rows of a split as batches; all of them unless `rows` names some."""
         from kbench.engine.feed import Feed
 
         encoded = self.encoded(split)
-        return Feed(encoded, np.arange(len(encoded)) if rows is None else rows, self.tokenizer.pad_token_id, columns)
+        chosen = np.arange(len(encoded)) if rows is None else rows
+        return Feed(encoded, chosen, self.tokenizer.pad_token_id, columns, width)
+
+    def learnable(self, split: str, rows: np.ndarray) -> np.ndarray:
+        """Those of some rows that a model can learn from: not a sentence of which it reads no word."""
+        return rows[self.feed(split, rows).weights > 0]
+
+    def gold(self, split: str, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Labels of the units of some rows, and where each of these rows ends among them."""
+        labels, ends = self.records.labels(split), self.records.ends(split)
+        if rows is None:
+            return labels, ends
+        return labels[units_of(ends, rows)], np.cumsum(unit_counts(ends, rows))
 
     def model(self, classes: int, seed: int) -> nn.Module:
         """The backbone with a fresh head."""
@@ -105,16 +135,16 @@ class Bench:
             self.backbone_folder, self.task.auto(), classes=classes, seed=seed, dropout=self.backbone.dropout
         )
 
-    def save(self, model: Any, folder: Path, classes: Sequence[int] | None = None) -> None:
+    def save(self, model: Any, folder: Path, outputs: Sequence[int] | None = None) -> None:
         """Write a trained model and its tokenizer as a folder that transformers loads.
 
         Args:
-            model: with a head over `classes`.
+            model: with a head over `outputs`.
             folder: made where it is absent.
-            classes: label index of each output; all in order unless given.
+            outputs: index in `data.outputs()` of each output; all in order unless given.
         """
-        labels = self.data.labels
-        names = [labels[index] for index in (range(len(labels)) if classes is None else classes)]
+        names = self.task.outputs
+        names = [names[index] for index in (range(len(names)) if outputs is None else outputs)]
         model.config.id2label = dict(enumerate(names))
         model.config.label2id = {name: position for position, name in enumerate(names)}
         model.save_pretrained(folder)

@@ -28,7 +28,7 @@ class Finetune(Method):
     """Cross entropy with the gold label."""
 
     Config = Config
-    needs = Needs(tasks=frozenset({"classification"}))
+    needs = Needs(tasks=frozenset({"classification", "tagging"}))
     config: Any
 
     def columns(self) -> dict[str, np.ndarray]:
@@ -37,5 +37,7 @@ class Finetune(Method):
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         from torch.nn.functional import cross_entropy
 
+        from kbench.engine.feed import unit_logits
+
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        return {"cross_entropy": cross_entropy(logits.float(), batch["label"])}
+        return {"cross_entropy": cross_entropy(unit_logits(logits.float(), batch), batch["label"])}

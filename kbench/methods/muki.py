@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kbench.config.keys import key
+from kbench.data.records import units_of
 from kbench.errors import Problem
 from kbench.methods.teachers import TeacherMethod, TeacherOptions, check_teachers
 from kbench.methods.vanilla_kd import check_temperature
@@ -44,6 +45,20 @@ class McMode(Enum):
     single_sample = "single_sample"
 
 
+class Direction(Enum):
+    """Which divergence draws the student S to the target T."""
+
+    target_student = "target_student"
+    student_target = "student_target"
+
+
+class Reduction(Enum):
+    """What is made of the divergences of a batch."""
+
+    mean = "mean"
+    sum = "sum"
+
+
 @dataclass
 class MonteCarlo:
     """Options of Monte-Carlo dropout."""
@@ -61,7 +76,11 @@ class Config(TeacherOptions):
 
     target: Target = key("hard: the most certain teacher; soft: all, weighted by certainty")
     tau: float = key("temperature of the soft weights: softmax(certainty / tau)")
-    reweight: bool = key("weigh each text by the margin between the two most certain teachers")
+    reweight: bool = key("weigh each text, or word, by the margin between the two most certain teachers")
+    weight_floor: float = key("added to every margin")
+    direction: Direction = key("target_student: KL(T || S); student_target: KL(S || T), infinite for a hard target")
+    reduction: Reduction = key("mean or sum over the batch; weights are not renormalised")
+    renormalise: bool = key("tagging: entropy of the entity tags made to sum to 1; false: a partial sum")
     temperature: float = key("divides teachers' and student's logits in the loss; no squared factor")
     mc: MonteCarlo = key("Monte-Carlo dropout")
 
@@ -76,6 +95,11 @@ class Muki(TeacherMethod):
         problems = check_teachers(config, data) + check_temperature(config.temperature)
         if not 0 < config.tau < float("inf"):
             problems.append(Problem("method.tau", f"must be above 0, is {config.tau}"))
+        if not 0 <= config.weight_floor < float("inf"):
+            problems.append(Problem("method.weight_floor", f"must not be negative, is {config.weight_floor}"))
+        if config.direction is Direction.student_target and config.target is Target.hard:
+            what = "KL(S || T) is infinite for a hard target, which is 0 on the other teachers' classes"
+            problems.append(Problem("method.direction", what, "take target_student, or method.target=soft"))
         if not 1 <= config.mc.samples <= config.mc.pool:
             problems.append(
                 Problem("method.mc.samples", f"must be 1 to method.mc.pool={config.mc.pool}, is {config.mc.samples}")
@@ -97,18 +121,22 @@ class Muki(TeacherMethod):
         """c = 1 - u of each teacher on each training row, float32 [rows, N]."""
         import torch
 
-        from kbench.methods.integration import mean_distribution, uncertainty
+        from kbench.methods.integration import entity_part, mean_distribution, uncertainty
 
+        shared = self.bench.task.shared
         mode = self.config.mc.mode
         used = 1 if mode is McMode.single_sample else self.config.mc.samples
-        found = np.empty((self.bench.records.rows("train"), len(self.teachers)), dtype=np.float32)
-        for i in range(len(self.teachers)):
+        found = np.empty((len(self.logits("train")[0]), len(self.teachers)), dtype=np.float32)
+        for i, columns in enumerate(self.teachers.columns):
             stored = self.stored(f"logits_{i}" if mode is McMode.deterministic else f"samples_{i}", "train")
             for start in range(0, len(stored), 8192):
                 part = stored[start : start + 8192]
                 part = part[:, None] if mode is McMode.deterministic else part[:, :used]
                 logits = torch.from_numpy(part.astype(np.float64))
-                found[start : start + 8192, i] = 1 - uncertainty(mean_distribution(logits)).numpy()
+                p = mean_distribution(logits)
+                if shared is not None:
+                    p = entity_part(p, columns.index(shared), self.config.renormalise)
+                found[start : start + 8192, i] = 1 - uncertainty(p).numpy()
         return found
 
     def columns(self) -> dict[str, np.ndarray]:
@@ -120,21 +148,24 @@ class Muki(TeacherMethod):
         config, certainty = self.config, batch["certainty"]
         logits = [z / config.temperature for z in self.batch_logits(batch)]
         if config.target is Target.hard:
-            target = integration.hard_target(logits, certainty)
+            target = integration.hard_target(self.union, logits, certainty)
         else:
-            target = integration.soft_target(logits, certainty, config.tau)
-        weight = integration.margin(certainty) if config.reweight else None
+            target = integration.soft_target(self.union, logits, certainty, config.tau)
+        weight = integration.margin(certainty, config.weight_floor) if config.reweight else None
         student = self.student_logits(model, batch) / config.temperature
-        return {"integration": integration.kl(target, student, weight)}
+        reverse = config.direction is Direction.student_target
+        loss = integration.kl(target, student, weight, reverse=reverse)
+        return {"integration": loss * batch["step_units"] if config.reduction is Reduction.sum else loss}
 
     def diagnostics(self) -> dict[str, float]:
-        """Beside the teachers' own accuracy: on the student's training rows, how often the right teacher was chosen.
+        """Beside the teachers' own scores: on the student's training rows, how often the right teacher was chosen.
 
-        Gold labels are read for this report only.
+        Of words, those that belong to an entity count. Gold labels are read for this report only.
         """
         rows, _ = self.bench.split
-        certainty = self.certainty[rows]
-        right = self.teachers.owner[self.bench.records.labels("train")[rows]]
+        units = units_of(self.bench.records.ends("train"), rows)
+        right = self.teachers.owner[self.bench.records.labels("train")[units]]
+        certainty, right = self.certainty[units[right >= 0]], right[right >= 0]
         wrong = certainty.argmax(1) != right
         top = np.sort(certainty, axis=1)
         margins = top[:, -1] - top[:, -2]

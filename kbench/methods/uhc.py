@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from kbench.methods.vanilla_kd import VanillaKd
+from kbench.methods.vanilla_kd import Distillation, VanillaKd
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 class Uhc(VanillaKd):
     """T^2 sum_i KL(softmax(z_i / T) || softmax(s on teacher i's classes / T))."""
 
+    Config = Distillation
+
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         from kbench.methods.integration import uhc
 
         student = self.student_logits(model, batch)
-        return {"kd": uhc(self.batch_logits(batch), student, self.config.temperature)}
+        return {"kd": uhc(self.union, self.batch_logits(batch), student, self.config.temperature)}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbench.config.keys import key
 from kbench.errors import Problem
+from kbench.methods.ensemble import Merge
 from kbench.methods.teachers import TeacherMethod, TeacherOptions, check_teachers
 
 if TYPE_CHECKING:
@@ -20,10 +21,17 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Config(TeacherOptions):
-    """Options of distillation."""
+class Distillation(TeacherOptions):
+    """Options of every distillation."""
 
     temperature: float = key("divides teachers' and student's logits; the loss is scaled by its square")
+
+
+@dataclass
+class Config(Distillation):
+    """Options of distillation from all teachers at once."""
+
+    o_merge: Merge = key("tagging: how the teachers' logits of O become one: mean, max or logsumexp")
 
 
 class VanillaKd(TeacherMethod):
@@ -39,7 +47,8 @@ class VanillaKd(TeacherMethod):
         from kbench.methods.integration import vanilla_kd
 
         student = self.student_logits(model, batch)
-        return {"kd": vanilla_kd(self.batch_logits(batch), student, self.config.temperature)}
+        merge = self.config.o_merge.value
+        return {"kd": vanilla_kd(self.union, self.batch_logits(batch), student, self.config.temperature, merge)}
 
 
 def check_temperature(temperature: float) -> list[Problem]:

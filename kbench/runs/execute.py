@@ -55,6 +55,7 @@ def execute(run: Run, runtime: Runtime, reporter: Reporter) -> Result:
         teacher=config.teacher,
         seed=config.seed,
         log_every=config.log_every,
+        places=run.places,
         runtime=runtime,
         store=store,
         report=reporter,
@@ -73,8 +74,7 @@ def execute(run: Run, runtime: Runtime, reporter: Reporter) -> Result:
         scores = method.scores("test")
 
     records = bench.records
-    gold = records.labels("test")
-    metrics = {"test": bench.task.score(scores, gold)}
+    metrics = {"test": bench.task.score(scores, *bench.gold("test"))}
     diagnostics = method.diagnostics()
     result = Result(
         key=run.key,
@@ -90,7 +90,7 @@ def execute(run: Run, runtime: Runtime, reporter: Reporter) -> Result:
         environment=_environment(runtime),
     )
     if runtime.is_main:
-        lines = bench.task.predictions(scores, gold, records.numbers("test"), records.texts("test"))
+        lines = bench.task.predictions(scores, records, "test")
         result.hashes["predictions"] = _write_lines(run.folder / PREDICTIONS, lines)
         seconds["total"] = time.monotonic() - started
         result.seconds = {name: round(value, 3) for name, value in seconds.items()}
@@ -106,21 +106,19 @@ def _train(
     """Train the student, score the test split, keep the model where that is asked."""
     learn, held = bench.split
     columns = method.columns()
-    if len(held):
-        validation, gold = bench.feed("train", held), bench.records.labels("train")[held]
-    else:
-        validation, gold = bench.feed("validation"), bench.records.labels("validation")
+    split, rows = ("train", held) if len(held) else ("validation", None)
+    validation, gold = bench.feed(split, rows), bench.gold(split, rows)
 
     def evaluate(model: nn.Module) -> float:
         began = time.monotonic()
         scores = predict(model, validation, runtime, bench.train.precision, may_stop=False)
         seconds["validation"] = seconds.get("validation", 0.0) + time.monotonic() - began
-        return float(bench.task.main_score(scores, gold))
+        return float(bench.task.main_score(scores, *gold))
 
-    model = bench.model(len(bench.data.labels), derive(bench.seed, "head"))
+    model = bench.model(len(bench.task.outputs), derive(bench.seed, "head"))
     trained = fit(
-        model,
-        bench.feed("train", learn, columns),
+        method.student(model),
+        bench.feed("train", bench.learnable("train", learn), columns, method.width()),
         method.loss,
         bench.train,
         runtime,
@@ -130,6 +128,8 @@ def _train(
         scope="student" if method.needs.teachers else "train",
         evaluate=evaluate if bench.train.selection is Selection.best_val else None,
         log_every=bench.log_every,
+        rates=method.rates(),
+        whole_batch=method.whole_batch,
     )
     seconds["train"] = trained.seconds - seconds.get("validation", 0.0)
     began = time.monotonic()

@@ -11,20 +11,21 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from omegaconf import OmegaConf
 
 from kbench import registry
 from kbench.backbones.locate import Located, locate
 from kbench.config.compose import load, save
 from kbench.config.identity import digest, run_science
-from kbench.config.schema import Config
+from kbench.config.schema import Backbone, Config
 from kbench.data import source as sources
 from kbench.data.records import Records, records_stage
-from kbench.errors import BackboneError, ConfigError, DataError, Problem, UserError
+from kbench.errors import BackboneError, DataError, Problem, UserError
 from kbench.files import write_atomically
 from kbench.runs.result import RESULT, State, write_status
 from kbench.stages.stage import Stage
@@ -49,6 +50,7 @@ class Run:
         records: folder of the data set's rows.
         source: where the rows came from, for people.
         located: the backbone.
+        places: the backbones beside it, by the name the method gave them.
     """
 
     config: Config
@@ -58,6 +60,7 @@ class Run:
     records: Path
     source: str
     located: Located
+    places: dict[str, tuple[Backbone, Located]] = field(default_factory=dict)
 
     def with_seed(self, seed: int) -> Run:
         """The same run with another seed."""
@@ -104,20 +107,34 @@ def prepare(config: Config, say: Callable[[Stage, str, float], None] | None = No
         records = Store(outputs / STAGES, say=say).get(records_stage(config.data, source))
     except DataError as error:  # a full disk is another matter, and passes
         problems += error.problems
+    method: Any = registry.load("method", config.method.name)
+    places: dict[str, tuple[Backbone, Located]] = {}
+    try:
+        for name, backbone in method.places(config.method).items():
+            places[name] = backbone, locate(backbone)
+    except BackboneError as error:
+        problems += error.problems
     if problems or located is None:
         raise UserError(*problems)
-    _check_length(config, located)
+    found = {name: place for name, (_, place) in places.items()}
+    problems += method.check_places(config.method, config.data, found)
+    for name, (backbone, place) in {"": (config.backbone, located), **places}.items():
+        problems += _check_length(config, backbone, place)
+    if problems:
+        raise UserError(*problems)
     science_hash = config_hash(config)
     key = digest([science_hash, Records(records).content, located.identity])
+    if places:
+        key = digest([key, {name: place.identity for name, place in found.items()}])
     names = (config.method.name, config.data.name, config.backbone.name, key[:8], f"s{config.seed}")
     folder = outputs.joinpath(*names)
-    return Run(config, science_hash, key, folder, records, f"{source.kind}: {source.where}", located)
+    return Run(config, science_hash, key, folder, records, f"{source.kind}: {source.where}", located, places)
 
 
-def _check_length(config: Config, located: Located) -> None:
-    """Texts may not be longer than the backbone has positions for."""
+def _check_length(config: Config, backbone: Backbone, located: Located) -> list[Problem]:
+    """Texts may not be longer than a backbone has positions for."""
     if located.folder is None:
-        return
+        return []  # checked with the configuration
     path = Path(located.folder) / "config.json"
     try:
         shape = dict(json.loads(path.read_text(encoding="utf-8")))
@@ -127,9 +144,8 @@ def _check_length(config: Config, located: Located) -> None:
     lost = 2 if "roberta" in str(shape.get("model_type", "")) else 0
     positions = shape.get("max_position_embeddings")
     if isinstance(positions, int) and config.data.max_length > positions - lost:
-        raise ConfigError(
-            Problem("data.max_length", f"is {config.data.max_length}; {config.backbone.name} has {positions - lost}")
-        )
+        return [Problem("data.max_length", f"is {config.data.max_length}; {backbone.name} has {positions - lost}")]
+    return []
 
 
 def freeze(run: Run, overrides: list[str]) -> None:
@@ -143,6 +159,7 @@ def freeze(run: Run, overrides: list[str]) -> None:
         "records": str(run.records.resolve()),
         "source": run.source,
         "backbone": asdict(run.located),
+        "places": {name: [asdict(backbone), asdict(located)] for name, (backbone, located) in run.places.items()},
     }
     write_atomically(run.folder / INPUTS, json.dumps(inputs, indent=1, ensure_ascii=False))
     if not run.done:
@@ -160,4 +177,11 @@ def thaw(folder: Path) -> Run:
         records=Path(inputs["records"]),
         source=inputs["source"],
         located=Located(**inputs["backbone"]),
+        places={name: (_backbone(raw), Located(**located)) for name, (raw, located) in inputs["places"].items()},
     )
+
+
+def _backbone(raw: dict[str, Any]) -> Backbone:
+    found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Backbone), raw))
+    assert isinstance(found, Backbone)
+    return found
