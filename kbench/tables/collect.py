@@ -129,22 +129,82 @@ def grid(table: Table, overrides: Sequence[str], rows: Sequence[str] = (), colum
         raise ConfigError(*problems)
     chosen_rows = {name: axis for name, axis in table.rows.items() if not rows or name in rows}
     chosen = {name: axis for name, axis in table.columns.items() if not columns or name in columns}
+    _refuse_unread(common, chosen_rows)
+    origin = {name: name for name in chosen}
     if data is not None:
-        matching = {name: axis for name, axis in chosen.items() if f"data={data}" in axis.overrides}
-        chosen = matching or {data: Axis(f"{data} (not in the paper)", (f"data={data}",))}
+        chosen, origin = _on_data(chosen, data, common)
     cells: dict[tuple[str, str], Cell] = {}
+    refused: list[ConfigError] = []
     for column, column_axis in chosen.items():
         if column_axis.average:
             continue
         for row, row_axis in chosen_rows.items():
+            if (row, origin[column]) in table.absent:
+                cells[row, column] = Cell(why="the paper leaves it empty")
+                continue
             own = [*row_axis.overrides, *column_axis.overrides]
             wanted = seeds[:1] if row_axis.one_seed else seeds
-            cells[row, column] = _cell(own, common, wanted, column in table.columns)
+            try:
+                cells[row, column] = _cell(own, common, wanted, column in table.columns)
+            except ConfigError as error:
+                refused.append(error)
+                first = error.problems[0]
+                cells[row, column] = Cell(why=f"{first.where} {first.what}")
+    if refused and not any(cell.overrides for cell in cells.values()):
+        raise refused[0]  # a mistake in what was asked, not one cell that does not fit
     return Grid(table, chosen, chosen_rows, cells, tuple(overrides))
 
 
+def _on_data(columns: dict[str, Axis], data: str, common: list[str]) -> tuple[dict[str, Axis], dict[str, str]]:
+    """The columns of some data, and the paper's column that each comes from.
+
+    Where the paper has none of that data, its columns' other settings stay, such as the number of teachers; those that
+    `common` overrides do not, and columns that then say the same are one.
+    """
+    matching = {name: axis for name, axis in columns.items() if f"data={data}" in axis.overrides}
+    if matching:
+        return matching, {name: name for name in matching}
+    made: dict[str, Axis] = {}
+    origin: dict[str, str] = {}
+    said = {_key(text) for text in common} | {"data"}
+    for name, axis in columns.items():
+        others = tuple(text for text in axis.overrides if _key(text) not in said)
+        if axis.average or any(others == one.overrides[1:] for one in made.values()):
+            continue
+        own = f"{data}_{name}" if others else data
+        label = f"{axis.label}: {data}" if others else data
+        made[own] = Axis(f"{label} (not in the paper)", (f"data={data}", *others))
+        origin[own] = name
+    return made, origin
+
+
+def _key(text: str) -> str:
+    return text.split("=", 1)[0].lstrip("+")
+
+
+def _refuse_unread(common: list[str], rows: dict[str, Axis]) -> None:
+    """An option that no row's method has would be dropped everywhere: that is a mistake."""
+    methods = {_method(axis.overrides) for axis in rows.values()} & set(registry.choices("method"))
+    names = sorted({name for method in methods for name in _options(method)})
+    problems = [
+        Problem(_key(text), f"no row has such an option{registry.near(_key(text).split('.')[1], names)}")
+        for text in common
+        if _key(text).startswith("method.") and _key(text).split(".")[1] not in names
+    ]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _method(overrides: Sequence[str]) -> str:
+    return next(text.split("=", 1)[1] for text in overrides if text.startswith("method="))
+
+
+def _options(method: str) -> set[str]:
+    return {f.name for f in dataclasses.fields(registry.load("method", method).Config)}  # type: ignore[attr-defined]
+
+
 def _cell(own: list[str], common: list[str], seeds: list[int], in_paper: bool) -> Cell:
-    method = next(text.split("=", 1)[1] for text in own if text.startswith("method="))
+    method = _method(own)
     if method not in registry.choices("method"):
         return Cell(why=f"kbench has no method {method} yet")
     words = [*own, *_fitting(common, method)]
@@ -160,10 +220,8 @@ def _cell(own: list[str], common: list[str], seeds: list[int], in_paper: bool) -
 
 def _fitting(common: list[str], method: str) -> list[str]:
     """The overrides that apply to a row: `method.tau=` concerns the rows whose method has it."""
-    names = {f.name for f in dataclasses.fields(registry.load("method", method).Config)}  # type: ignore[attr-defined]
-    own = [t for t in common if t.lstrip("+").startswith("method.")]
-    absent = [t for t in own if t.lstrip("+").split("=", 1)[0].split(".")[1] not in names]
-    return [text for text in common if text not in absent]
+    names = _options(method)
+    return [t for t in common if not _key(t).startswith("method.") or _key(t).split(".")[1] in names]
 
 
 def _seeds(text: str) -> list[int]:

@@ -54,6 +54,10 @@ class Table:
         paper_seeds: runs behind a published mean.
         tolerance: largest difference, in points, that still counts as the same.
         published: row -> column -> value.
+        absent: (row, column) that the paper leaves empty: there is no such run.
+        claims: what the paper concludes.
+        figure: name of the drawing, of kbench.figures, where it is a figure: then rows are the runs it needs.
+        stated: what the paper's text states of a figure.
     """
 
     name: str
@@ -66,7 +70,10 @@ class Table:
     columns: dict[str, Axis]
     rows: dict[str, Axis]
     published: dict[str, dict[str, Published]]
-    claims: tuple[Claim, ...] = field(default=())
+    absent: frozenset[tuple[str, str]] = frozenset()
+    claims: tuple[Claim, ...] = ()
+    figure: str = ""
+    stated: dict[str, Any] = field(default_factory=dict)
 
 
 def load(name: str) -> Table:
@@ -86,17 +93,25 @@ def load(name: str) -> Table:
         cite=raw["cite"],
         metric=raw["metric"],
         seeds=tuple(raw["seeds"]),
-        paper_seeds=raw["paper_seeds"],
-        tolerance=raw["tolerance"],
+        paper_seeds=raw.get("paper_seeds", 1),
+        tolerance=raw.get("tolerance", 0.0),
         columns={key: _axis(value) for key, value in raw["columns"].items()},
         rows={key: _axis(value) for key, value in raw["rows"].items()},
         published={
             row: {column: Published(**value) for column, value in cells.items() if value is not None}
-            for row, cells in raw["published"].items()
+            for row, cells in raw.get("published", {}).items()
         },
+        absent=frozenset(
+            (row, column)
+            for row, cells in raw.get("published", {}).items()
+            for column, value in cells.items()
+            if value is None
+        ),
         claims=tuple(Claim(**claim) for claim in raw.get("claims", ())),
+        figure=raw.get("figure", ""),
+        stated=raw.get("stated", {}),
     )
-    named = {(row, column) for row, cells in table.published.items() for column in cells}
+    named = {(row, column) for row, cells in table.published.items() for column in cells} | table.absent
     strange = [f"{row}/{column}" for row, column in named if row not in table.rows or column not in table.columns]
     strange += [row for claim in table.claims for row in (claim.better, claim.than) if row not in table.rows]
     if strange:
