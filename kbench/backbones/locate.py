@@ -57,7 +57,7 @@ def locate(backbone: schema.Backbone) -> Located:
 
 
 def named(word: str, setting: str) -> schema.Backbone:
-    """The backbone that one word of a list means: a name of conf/backbone, a folder, or a hub id, `id` or `id@revision`.
+    """The backbone that a word means: a name of conf/backbone, a folder, or a hub id, `id` or `id@revision`.
 
     Raises:
         BackboneError: it is none of them.

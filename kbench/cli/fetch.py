@@ -10,6 +10,7 @@ from typing import Any
 from kbench import registry
 from kbench.cli import console
 from kbench.cli.ls import read
+from kbench.config.schema import GENERATED, JOINED
 from kbench.errors import EXIT_FAILED, ConfigError, Problem
 
 _MODEL_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
@@ -20,17 +21,18 @@ def run(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="kbench fetch",
         description="Bring data sets and backbones into the hub's cache (HF_HOME), at their pinned revisions.",
-        epilog="examples:\n  kbench fetch data=agnews backbone=bert_base\n  kbench fetch data=agnews,thucnews\n\n"
+        epilog="examples:\n  kbench fetch data=agnews backbone=bert_base\n  kbench fetch data=agnews,thucnews\n"
+        "  kbench fetch backbone=ORG/FINE-TUNED-MODEL@COMMIT   (a teacher for method.models)\n\n"
         "Copy the cache to a cluster without internet and set HF_HOME there.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", nargs="+", metavar="data=NAME|backbone=NAME")
+    parser.add_argument("what", nargs="+", metavar="data=NAME|backbone=NAME|backbone=ID[@REVISION]")
     wanted = [_parse(word) for word in parser.parse_args(argv).what]
     problems = [
         Problem(f"{group}={name}", f"no such {registry.GROUPS[group]}{registry.near(name, registry.choices(group))}")
         for group, names in wanted
         for name in names
-        if name not in registry.choices(group)
+        if name not in registry.choices(group) and not (group == "backbone" and "/" in name)
     ]
     if problems:
         raise ConfigError(*problems)
@@ -46,12 +48,19 @@ def _parse(word: str) -> tuple[str, list[str]]:
 
 
 def _fetch(group: str, name: str) -> int:
-    found: dict[str, Any] = read(group, name)
+    if "/" in name:  # a model of the hub that conf/backbone does not list, such as a finished teacher
+        repository, _, revision = name.partition("@")
+        found: dict[str, Any] = {"hub": {"id": repository, "revision": revision or "main"}}
+    else:
+        found = read(group, name)
     hub = found["hub"]
     if hub is None:
         if found.get("install"):
             console.line(name, f"is no hub repository; install it: {found['install']}")
-        elif group == "data" and found["reader"] != "toy":
+        elif group == "data" and found["reader"] == JOINED:
+            parts = [one.split("@")[0] for one in found["defaults"] if isinstance(one, str) and "@parts." in one]
+            return max(_fetch(group, part) for part in parts)
+        elif group == "data" and found["reader"] not in GENERATED[found["task"]]:
             console.line(name, f"has no pinned hub copy; take the original files: {found['cite']}")
         else:
             console.line(name, "is built by kbench: nothing to fetch")

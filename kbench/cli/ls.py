@@ -11,6 +11,7 @@ import yaml
 
 from kbench import registry
 from kbench.cli import console
+from kbench.config.schema import GENERATED, JOINED
 
 Rows = list[dict[str, Any]]
 
@@ -72,13 +73,25 @@ def _data() -> Rows:
                 "data": name,
                 "task": data["task"],
                 "language": ", ".join(data["languages"]),
-                "classes": len(data["labels"]),
+                "labels": len(data["labels"]),
                 "train": data["rows"]["train"],
                 "test": data["rows"]["test"],
-                "from": "generated" if data["reader"] == "toy" else "hub or files" if data["hub"] else "files",
+                "from": _where(data),
             }
         )
     return rows
+
+
+def _where(data: dict[str, Any]) -> str:
+    if data["reader"] == JOINED:
+        return "its parts"
+    if data["reader"] in GENERATED[data["task"]]:
+        return "generated"
+    return "hub or files" if data["hub"] else "files"
+
+
+def _languages(codes: list[str]) -> str:
+    return ", ".join(codes) if len(codes) <= 4 else f"{len(codes)} languages"
 
 
 def _backbones() -> Rows:
@@ -87,7 +100,7 @@ def _backbones() -> Rows:
         backbone = read("backbone", name)
         hub = backbone["hub"]
         place = f"hub: {hub['id']}" if hub else backbone["install"] or "built here"
-        rows.append({"backbone": name, "language": ", ".join(backbone["languages"]), "from": place})
+        rows.append({"backbone": name, "language": _languages(backbone["languages"]), "from": place})
     return rows
 
 
@@ -96,7 +109,8 @@ def _tables() -> Rows:
     for name in registry.tables():
         text = (registry.experiments_root() / f"{name}.yaml").read_text(encoding="utf-8")
         spec = yaml.safe_load(text)
-        rows.append({"table": name, "rows": len(spec["rows"]), "columns": len(spec["columns"]), "title": spec["title"]})
+        shape = "figure" if "figure" in spec else f"{len(spec['rows'])} x {len(spec['columns'])}"
+        rows.append({"table": name, "rows x columns": shape, "title": spec["title"]})
     return rows
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from kbench.cli import console
 from kbench.errors import EXIT_FAILED, EXIT_INTERRUPTED
@@ -16,6 +17,7 @@ from kbench.tables.spec import load
 EXAMPLES = """examples:
   kbench reproduce muki/table1
   kbench reproduce muki/table1 data=agnews data.train_size=1000 data.test_size=2000 backbone=minilm seed=1,2
+  kbench reproduce muki/figure6 data=toy
   kbench reproduce muki/table1 data=toy --rows supervised,ensemble,muki_soft"""
 
 
@@ -27,9 +29,9 @@ def run(argv: list[str]) -> int:
 def both(verb: str, argv: list[str], make: bool) -> int:
     """`reproduce` and `report` are one thing but for the making."""
     what = (
-        "make the missing runs of a published table and show it"
+        "make the missing runs of a published table or figure and show it"
         if make
-        else "show a published table from what is there"
+        else "show a published table or figure from what is there"
     )
     parser = argparse.ArgumentParser(
         prog=f"kbench {verb}",
@@ -37,7 +39,7 @@ def both(verb: str, argv: list[str], make: bool) -> int:
         epilog=EXAMPLES if make else EXAMPLES.replace("reproduce", "report"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("table", help="paper/table; kbench ls tables")
+    parser.add_argument("table", help="paper/table or paper/figure; kbench ls tables")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for every run; seed=1,2 sets the seeds")
     parser.add_argument("--rows", default="", help="only these rows, separated by commas")
     parser.add_argument("--columns", default="", help="only these columns, separated by commas")
@@ -47,11 +49,15 @@ def both(verb: str, argv: list[str], make: bool) -> int:
     code = _make(found, sys.stderr if arguments.json else sys.stdout) if make else 0
     found.collect()
     folder = _outputs(found) / "reports" / arguments.table.replace("/", "-")
-    paths = render.write(found, folder)
+    if found.table.figure:
+        text, cells, paths = _figure(found, folder)
+    else:
+        paths = render.write(found, folder)
+        text, cells = render.markdown(found), [vars(line) | _plain(line) for line in render.lines(found)]
     if arguments.json:
-        console.as_json([vars(line) | _plain(line) for line in render.lines(found)])
+        console.as_json(cells)
         return code
-    print(render.markdown(found))
+    print(text)
     print("written  " + ", ".join(str(path) for path in paths))
     return code
 
@@ -75,6 +81,20 @@ def _make(found: Grid, out: object) -> int:
             return end.code
         code = max(code, EXIT_FAILED if end.code else 0)
     return code
+
+
+def _figure(found: Grid, folder: Path) -> tuple[str, list[dict[str, Any]], list[Path]]:
+    """Draw a figure: its page, its facts for a program, the files written."""
+    from kbench.figures import drawing, muki
+
+    drawings = muki.draw(found)
+    facts = [
+        {"column": column, "what": what, "ours": ours, "paper": paper}
+        for column, one in drawings.items()
+        for what, ours, paper in one.facts
+    ]
+    paths = drawing.write(found, drawings, folder)
+    return drawing.markdown(found, drawings), facts, paths
 
 
 def _outputs(found: Grid) -> Path:

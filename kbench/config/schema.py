@@ -249,4 +249,5 @@ class Config:
     outputs: str = machinery("folder of all results")
     force: bool = machinery("make the run again although its result is there")
     keep_model: bool = machinery("keep the trained model in the run's folder, as transformers loads it")
+    keep_scores: list[str] = machinery("splits whose scores are kept, as scores/<split>.npy [units, outputs]")
     log_every: int = machinery("optimiser steps between logged points")

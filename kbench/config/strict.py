@@ -63,6 +63,9 @@ def rules(config: Config) -> list[Problem]:
     problems += config.hardware.check() + config.tracker.check()
     if config.log_every < 1:
         problems.append(Problem("log_every", f"must be at least 1, is {config.log_every}"))
+    for split in config.keep_scores:
+        if split not in ("train", "validation", "test"):
+            problems.append(Problem("keep_scores", f"no such split: {split}", "there are: train, validation, test"))
     if problems and problems[0].where == "method.name":
         return problems
     method = registry.load("method", config.method.name)

@@ -101,7 +101,7 @@ def _encode_split(records: Records, split: str, tokenizer: Any, max_length: int,
 
 
 def _first_tokens(word_ids: Sequence[int | None], words: int) -> np.ndarray:
-    """Place of each word's first token [words]; -1 for a word that was cut off or of which the tokenizer made nothing."""
+    """Place of each word's first token [words]; -1 where it was cut off or the tokenizer made nothing of it."""
     found = np.full(words, -1, dtype=np.int32)
     for place in range(len(word_ids) - 1, -1, -1):
         if word_ids[place] is not None:

@@ -114,12 +114,15 @@ def units_of(ends: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.repeat(shift, counts) + np.arange(int(counts.sum()))
 
 
-def records_stage(data: Data, source: Source) -> Stage:
-    """The stage that makes `Records` from a source."""
+def records_stage(data: Data, source: Source, where: str = "data") -> Stage:
+    """The stage that makes `Records` from a source. `where` is the configuration node, for messages."""
     names = ("task", "reader", "encoding", "labels", "source_labels", "subset_seed")
     names += ("train_size", "validation_size", "test_size")
     chosen = {name: value for name, value in science(data).items() if name in names}
-    parents = {name: records_stage(part, source.parts[name]) for name, part in (data.parts or {}).items()}
+    parents = {
+        name: records_stage(part, source.parts[name], f"{where}.parts.{name}")
+        for name, part in (data.parts or {}).items()
+    }
     if source.kind == "generated":
         chosen["content"] = {data.reader: toy_entities.VERSION if data.task == "tagging" else toy.VERSION}
     elif not parents:
@@ -131,6 +134,7 @@ def records_stage(data: Data, source: Source) -> Stage:
         try:
             parts = [Records(folders[name]) for name in data.parts or {}]
             tables, found = _joined(data, parts) if parts else _read(data, source, work)
+            _check_sizes(data, source, tables, where)
             _write(data, source, tables, found, work)
         except DataError:
             shutil.rmtree(work)  # mended files have another key: nobody would continue this
@@ -214,26 +218,27 @@ def _joined(data: Data, parts: list[Records]) -> tuple[dict[str, pa.Table], dict
     return tables, {split: table.num_rows for split, table in tables.items()}
 
 
-def _write(data: Data, source: Source, tables: dict[str, pa.Table], found: dict[str, int], work: Path) -> None:
-    """Cut every split to the size that is asked for, and write it."""
-    sizes = {"train": data.train_size, "validation": data.validation_size, "test": data.test_size}
-    problems = [
-        Problem(
-            f"data.{split}_size", f"asks for {sizes[split]} rows; {source.where} has {table.num_rows}", "take fewer"
-        )
-        for split, table in tables.items()
-        if (size := sizes[split]) is not None and size > table.num_rows
-    ]
+def _check_sizes(data: Data, source: Source, tables: dict[str, pa.Table], where: str) -> None:
+    problems = []
+    for split, table in tables.items():
+        size = getattr(data, f"{split}_size")
+        if size is not None and size > table.num_rows:
+            what = f"asks for {size} rows; {source.where} has {table.num_rows}"
+            problems.append(Problem(f"{where}.{split}_size", what, "take fewer"))
     if data.validation_size is not None and "validation" not in tables:
-        hint = "its share of train is data.validation_share"
-        problems.append(Problem("data.validation_size", f"{data.name} has no validation split", hint))
+        hint = f"its share of train is {where}.validation_share"
+        problems.append(Problem(f"{where}.validation_size", f"{data.name} has no validation split", hint))
     if problems:
         raise DataError(*problems)
+
+
+def _write(data: Data, source: Source, tables: dict[str, pa.Table], found: dict[str, int], work: Path) -> None:
+    """Cut every split to the size that is asked for, and write it."""
     content = hashlib.sha256()
     rows, counts = {}, {}
     for split in [s for s in SPLITS if s in tables]:
         table = tables.pop(split)
-        size = sizes[split]
+        size = getattr(data, f"{split}_size")
         if size is not None:
             chosen = stratified(_strata(table), size, derive(data.subset_seed, "subset", split))
             table = table.take(pa.array(chosen))
@@ -301,7 +306,9 @@ def _checked(data: Data, source: Source, paths: tuple[Path, ...]) -> Iterator[tu
             for line, text, label in read(path, data.encoding):
                 row += 1
                 where = f"{path}, line {line}"
-                unknown = next((one for one in ([label] if isinstance(label, str) else label) if one not in index), None)
+                unknown = next(
+                    (one for one in ([label] if isinstance(label, str) else label) if one not in index), None
+                )
                 if unknown is not None:
                     known = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
                     wrong = unknown if isinstance(label, str) else unknown.partition("-")[2]

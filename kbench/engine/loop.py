@@ -222,7 +222,11 @@ def fit(
             values = _read(sums, since_log, accelerator)
             _check_finite(values, f"{scope}, step {step}", folder, recipe)
             now = time.monotonic()
-            values |= {"epoch": step / per_epoch, "lr": recipe.lr * rate, "seconds_per_step": (now - logged_at) / since_log}
+            values |= {
+                "epoch": step / per_epoch,
+                "lr": recipe.lr * rate,
+                "seconds_per_step": (now - logged_at) / since_log,
+            }
             values = {name: value for name, value in values.items() if math.isfinite(value)}
             sums, since_log, logged_at = {}, 0, now
             report.log(scope, step, values)

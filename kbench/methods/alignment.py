@@ -110,9 +110,7 @@ class CommonFeatures(nn.Module):
         """The terms `discrepancy` and `reconstruction` of one layer."""
         own = self.extract(relu(self.student(student)))
         found = [self.extract(relu(to(h))) for to, h in zip(self.teachers, teachers, strict=True)]
-        lost = [
-            mean_square(back(g), h, mask, weight) for back, g, h in zip(self.restore, found, teachers, strict=True)
-        ]
+        lost = [mean_square(back(g), h, mask, weight) for back, g, h in zip(self.restore, found, teachers, strict=True)]
         return {
             "discrepancy": torch.stack([mmd(own, g, mask) for g in found]).sum(),
             "reconstruction": torch.stack(lost).sum(),

@@ -206,7 +206,9 @@ class TeacherMethod(Method):
                 first = owner.setdefault(column, i)
                 if first != i and column not in shared:
                     name = data.outputs()[column]
-                    problems.append(Problem(where, f"knows {name}, as teacher {first + 1} does: classes must not overlap"))
+                    problems.append(
+                        Problem(where, f"knows {name}, as teacher {first + 1} does: classes must not overlap")
+                    )
         absent = [name for column, name in enumerate(data.outputs()) if column not in owner]
         if absent and not problems:
             problems.append(Problem("method.models", f"no teacher knows {', '.join(absent)}"))

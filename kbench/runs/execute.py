@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import platform
@@ -24,6 +25,8 @@ from kbench.engine.predict import predict
 from kbench.engine.recipe import Selection
 from kbench.engine.runtime import Runtime
 from kbench.engine.seeding import derive
+from kbench.errors import Problem, UserError
+from kbench.files import write_atomically
 from kbench.methods.base import Method
 from kbench.methods.bench import Bench
 from kbench.runs.prepare import CHECKPOINTS, MODEL, STAGES, Run
@@ -68,12 +71,14 @@ def execute(run: Run, runtime: Runtime, reporter: Reporter) -> Result:
     reporter.stages_ready()
 
     trained = None
-    if method.trained:
-        scores, trained = _train(method, bench, runtime, run, seconds)
-    else:
-        scores = method.scores("test")
-
     records = bench.records
+    _check_kept(run, records)
+    if method.trained:
+        kept, trained = _train(method, bench, runtime, run, seconds)
+    else:
+        kept = {split: method.scores(split) for split in {"test", *config.keep_scores}}
+    scores = kept["test"]
+
     metrics = {"test": bench.task.score(scores, *bench.gold("test"))}
     diagnostics = method.diagnostics()
     result = Result(
@@ -92,6 +97,11 @@ def execute(run: Run, runtime: Runtime, reporter: Reporter) -> Result:
     if runtime.is_main:
         lines = bench.task.predictions(scores, records, "test")
         result.hashes["predictions"] = _write_lines(run.folder / PREDICTIONS, lines)
+        for split in config.keep_scores:
+            run.scores(split).parent.mkdir(exist_ok=True)
+            array = io.BytesIO()
+            np.save(array, kept[split], allow_pickle=False)
+            write_atomically(run.scores(split), array.getvalue())
         seconds["total"] = time.monotonic() - started
         result.seconds = {name: round(value, 3) for name, value in seconds.items()}
         result.save(run.folder)
@@ -100,10 +110,17 @@ def execute(run: Run, runtime: Runtime, reporter: Reporter) -> Result:
     return result
 
 
+def _check_kept(run: Run, records: Records) -> None:
+    absent = [split for split in run.config.keep_scores if split not in records.splits]
+    if absent:
+        there = f"there are: {', '.join(records.splits)}"
+        raise UserError(Problem("keep_scores", f"{run.config.data.name} has no {absent[0]} split", there))
+
+
 def _train(
     method: Method, bench: Bench, runtime: Runtime, run: Run, seconds: dict[str, float]
-) -> tuple[np.ndarray, Fit]:
-    """Train the student, score the test split, keep the model where that is asked."""
+) -> tuple[dict[str, np.ndarray], Fit]:
+    """Train the student, score the test split and what is to be kept, keep the model where that is asked."""
     learn, held = bench.split
     columns = method.columns()
     split, rows = ("train", held) if len(held) else ("validation", None)
@@ -133,7 +150,8 @@ def _train(
     )
     seconds["train"] = trained.seconds - seconds.get("validation", 0.0)
     began = time.monotonic()
-    scores = predict(model, bench.feed("test"), runtime, bench.train.precision)
+    splits = ["test", *(split for split in run.config.keep_scores if split != "test")]
+    scores = {split: predict(model, bench.feed(split), runtime, bench.train.precision) for split in splits}
     seconds["test"] = time.monotonic() - began
     if run.config.keep_model and runtime.is_main:
         bench.save(model, run.folder / MODEL)
@@ -142,10 +160,11 @@ def _train(
 
 def _setting(run: Run, records: Records) -> Setting:
     config = run.config
+    others = [backbone.name for backbone, _ in run.places.values()]
     return Setting(
         method=config.method.name,
         data=config.data.name,
-        backbone=config.backbone.name,
+        backbone=config.backbone.name + (f" (teachers: {', '.join(others)})" if others else ""),
         seed=config.seed,
         source=run.source,
         rows={split: records.rows(split) for split in records.splits},

@@ -36,6 +36,7 @@ INPUTS = "inputs.json"
 STAGES = "stages"
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
+SCORES = "scores"
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,15 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether the result is there, and the model where it is to be kept."""
+        """Whether the result is there, and the model and scores where they are to be kept."""
         trained = registry.load("method", self.config.method.name).trained  # type: ignore[attr-defined]
         kept = not self.config.keep_model or not trained or (self.folder / MODEL / "config.json").is_file()
+        kept = kept and all(self.scores(split).is_file() for split in self.config.keep_scores)
         return kept and (self.folder / RESULT).is_file()
+
+    def scores(self, split: str) -> Path:
+        """Where the scores of a split are kept."""
+        return self.folder / SCORES / f"{split}.npy"
 
     @property
     def lock(self) -> FileLock:
@@ -118,7 +124,7 @@ def prepare(config: Config, say: Callable[[Stage, str, float], None] | None = No
         raise UserError(*problems)
     found = {name: place for name, (_, place) in places.items()}
     problems += method.check_places(config.method, config.data, found)
-    for name, (backbone, place) in {"": (config.backbone, located), **places}.items():
+    for backbone, place in [(config.backbone, located), *places.values()]:
         problems += _check_length(config, backbone, place)
     if problems:
         raise UserError(*problems)

@@ -24,6 +24,7 @@ class Cell:
         overrides: those that make them, but for the seed.
         why: why nothing can be run; empty otherwise.
         paper_setting: whether the configuration is the table's own, nothing overridden.
+        metric: what is shown: the table's, or the main one of data that do not have it.
         results: by seed, of the runs that are done.
     """
 
@@ -31,11 +32,12 @@ class Cell:
     overrides: tuple[str, ...] = ()
     why: str = ""
     paper_setting: bool = True
+    metric: str = ""
     results: dict[int, Result] = field(default_factory=dict)
 
-    def values(self, metric: str) -> dict[int, float]:
+    def values(self) -> dict[int, float]:
         """The metric of the test split by seed, in percent."""
-        return {seed: 100 * result.metrics["test"][metric] for seed, result in self.results.items()}
+        return {seed: 100 * result.metrics["test"][self.metric] for seed, result in self.results.items()}
 
 
 @dataclass
@@ -65,10 +67,8 @@ class Grid:
     def values(self, row: str, column: str) -> dict[int, float]:
         """Values by seed, in percent; an average where every column has the seed."""
         if not self.columns[column].average:
-            return self.cells[row, column].values(self.table.metric)
-        found = [
-            self.cells[row, name].values(self.table.metric) for name, axis in self.columns.items() if not axis.average
-        ]
+            return self.cells[row, column].values()
+        found = [self.cells[row, name].values() for name, axis in self.columns.items() if not axis.average]
         seeds = set.intersection(*(set(values) for values in found)) if len(found) > 1 else set()
         return {seed: math.fsum(values[seed] for values in found) / len(found) for seed in sorted(seeds)}
 
@@ -92,7 +92,9 @@ class Grid:
             parts = list(dict.fromkeys(part for result in of_data for part in result.setting.parts()))
             rows = of_data[0].setting.rows
             sizes = "; ".join(parts) if parts else f"complete ({rows['train']:,} train, {rows['test']:,} test)"
-            lines.append(f"{data}: backbone {backbones}; {sizes}")
+            shown = {c.metric for c in self.cells.values() for r in c.results.values() if r.setting.data == data}
+            other = f"; metric {', '.join(sorted(shown))}" if shown != {self.table.metric} else ""
+            lines.append(f"{data}: backbone {backbones}; {sizes}{other}")
         return lines
 
 
@@ -145,7 +147,7 @@ def grid(table: Table, overrides: Sequence[str], rows: Sequence[str] = (), colum
             own = [*row_axis.overrides, *column_axis.overrides]
             wanted = seeds[:1] if row_axis.one_seed else seeds
             try:
-                cells[row, column] = _cell(own, common, wanted, column in table.columns)
+                cells[row, column] = _cell(own, common, wanted, column in table.columns, table.metric)
             except ConfigError as error:
                 refused.append(error)
                 first = error.problems[0]
@@ -203,7 +205,7 @@ def _options(method: str) -> set[str]:
     return {f.name for f in dataclasses.fields(registry.load("method", method).Config)}  # type: ignore[attr-defined]
 
 
-def _cell(own: list[str], common: list[str], seeds: list[int], in_paper: bool) -> Cell:
+def _cell(own: list[str], common: list[str], seeds: list[int], in_paper: bool, metric: str) -> Cell:
     method = _method(own)
     if method not in registry.choices("method"):
         return Cell(why=f"kbench has no method {method} yet")
@@ -215,7 +217,8 @@ def _cell(own: list[str], common: list[str], seeds: list[int], in_paper: bool) -
     except UserError as error:
         first = error.problems[0]
         return Cell(why=f"{first.where} {first.what}", paper_setting=paper)
-    return Cell({seed: run.with_seed(seed) for seed in seeds}, tuple(words), paper_setting=paper)
+    shown = metric if metric in config.data.metrics else config.data.metrics[0]
+    return Cell({seed: run.with_seed(seed) for seed in seeds}, tuple(words), paper_setting=paper, metric=shown)
 
 
 def _fitting(common: list[str], method: str) -> list[str]:

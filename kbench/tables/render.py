@@ -98,13 +98,13 @@ def markdown(grid: Grid) -> str:
             if shares:
                 row.append("-" if line.right_teacher is None else f"{line.right_teacher:.1f} %")
             rows.append(row)
-        text += ["", f"## {axis.label}", "", *_markdown_table(head, rows)]
+        text += ["", f"## {axis.label}", "", *markdown_table(head, rows)]
         reasons = dict.fromkeys(f"{line.label}: {line.why}" for line in own if line.why)
         text += ["", *(f"- not run: {reason}" for reason in reasons)] if reasons else []
     found = claims(grid)
     if found:
         text += ["", "## The paper's claims, in our runs", ""]
-        text += _markdown_table(["claim", "data", "ours"], [list(row) for row in found])
+        text += markdown_table(["claim", "data", "ours"], [list(row) for row in found])
     text += ["", f"{_DEFINITIONS} Tolerance: {table.tolerance} points.", ""]
     return "\n".join(text)
 
@@ -140,10 +140,10 @@ def runs_csv(grid: Grid) -> str:
     writer.writerow(["row", "column", "seed", "metric", "value", "backbone", "train_rows", "test_rows", "folder"])
     for (row, column), cell in grid.cells.items():
         for seed, result in cell.results.items():
-            setting, value = result.setting, result.metrics["test"][grid.table.metric]
+            setting, value = result.setting, result.metrics["test"][cell.metric]
             sizes = setting.rows["train"], setting.rows["test"]
             folder = str(cell.runs[seed].folder)
-            writer.writerow([row, column, seed, grid.table.metric, value, setting.backbone, *sizes, folder])
+            writer.writerow([row, column, seed, cell.metric, value, setting.backbone, *sizes, folder])
     return out.getvalue()
 
 
@@ -226,7 +226,8 @@ def _tex(text: str) -> str:
     return text
 
 
-def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a markdown table, columns aligned."""
     widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
 
     def text(row: Sequence[str]) -> str:

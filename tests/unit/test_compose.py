@@ -127,9 +127,13 @@ def test_a_range_without_end_is_refused_in_words():
 def test_metrics_and_readers_of_the_schema_are_those_there_are():
     from kbench.config import schema
     from kbench.data.readers import READERS
-    from kbench.metrics.classification import METRICS
+    from kbench.data.sentences import SENTENCE_READERS
+    from kbench.metrics import classification, tagging
 
-    assert tuple(METRICS) == schema.METRICS and set(schema.READERS) == set(READERS)
+    assert {"classification": tuple(classification.METRICS), "tagging": tagging.METRICS} == schema.METRICS
+    found = {task: set(names) for task, names in schema.READERS.items()}
+    assert found == {"classification": set(READERS), "tagging": set(SENTENCE_READERS)}
+    assert set(schema.GENERATED) == set(schema.METRICS)
 
 
 def test_the_recipe_is_no_part_of_a_method_that_trains_nothing():

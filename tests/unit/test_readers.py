@@ -133,7 +133,7 @@ def problems_of(folder: Path, stages: Path, *overrides: str, data: str = "agnews
 @pytest.mark.parametrize("reader", sorted(FORMATS))
 def test_a_reader_gives_the_rows_of_its_format(reader: str, ending: str, tmp_path: Path) -> None:
     name, content, rows = FORMATS[reader]
-    assert list(READERS[reader](write(tmp_path / f"{name}{ending}", content))) == rows
+    assert list(READERS[reader](write(tmp_path / f"{name}{ending}", content), "utf-8")) == rows
 
 
 @pytest.mark.parametrize("reader", sorted(FORMATS))
@@ -141,28 +141,44 @@ def test_a_mark_at_the_beginning_windows_line_ends_and_blank_lines(reader: str, 
     name, content, rows = FORMATS[reader]
     odd = "\r\n" + content.replace("\n", "\r\n\r\n")
     path = write(tmp_path / name, odd, "utf-8-sig")
-    assert list(READERS[reader](path)) == [(2 * number, text, label) for number, text, label in rows]
+    assert list(READERS[reader](path, "utf-8")) == [(2 * number, text, label) for number, text, label in rows]
 
 
 @pytest.mark.parametrize("reader", sorted(FORMATS))
 def test_the_last_line_needs_no_end(reader: str, tmp_path: Path) -> None:
     name, content, rows = FORMATS[reader]
-    assert list(READERS[reader](write(tmp_path / name, content.removesuffix("\n")))) == rows
+    assert list(READERS[reader](write(tmp_path / name, content.removesuffix("\n")), "utf-8")) == rows
 
 
 def test_other_line_separators_of_unicode_end_no_line(tmp_path: Path) -> None:
     path = write(tmp_path / "dev.txt", "one\u2028two\x85three\x0bfour\t3\n")
-    assert list(READERS["label_tab_last"](path)) == [(1, "one\u2028two\x85three\x0bfour", "3")]
+    assert list(READERS["label_tab_last"](path, "utf-8")) == [(1, "one\u2028two\x85three\x0bfour", "3")]
 
 
 def test_parquet_rows_are_numbered_through_row_groups(tmp_path: Path) -> None:
     table = pa.table({"idx": [7, 8, 9], "label": [2, 0, 1], "text": ["c", "a", "b"]})
     pq.write_table(table, tmp_path / "train.parquet", row_group_size=2)
-    assert list(READERS["parquet"](tmp_path / "train.parquet")) == [(1, "c", "2"), (2, "a", "0"), (3, "b", "1")]
+    found = list(READERS["parquet"](tmp_path / "train.parquet", "utf-8"))
+    assert found == [(1, "c", "2"), (2, "a", "0"), (3, "b", "1")]
 
 
 def test_every_reader_is_tested() -> None:
     assert set(READERS) == {*FORMATS, "parquet"}
+
+
+@pytest.mark.parametrize("reader", sorted(FORMATS))
+def test_a_reader_reads_the_encoding_it_is_told(reader: str, tmp_path: Path) -> None:
+    name, content, rows = FORMATS[reader]
+    path = write(tmp_path / name, content, "gb18030")  # has all letters of the examples, and keeps ASCII
+    assert list(READERS[reader](path, "gb18030")) == rows
+
+
+def test_the_encoding_of_a_data_set_is_a_setting(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write(folder / "train.csv", ag([*GOOD, ("café", 0)]), "latin-1")
+    write(folder / "test.csv", ag(GOOD))
+    records = build(folder, tmp_path / "out", "data.encoding=latin-1")
+    assert records.texts("train", 4) == ["café ."]
 
 
 # Data sets.
