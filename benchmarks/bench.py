@@ -50,6 +50,7 @@ def main() -> None:
     rows += startup()
     with tempfile.TemporaryDirectory() as folder:
         rows += training(Path(folder))
+        rows += sampling(Path(folder))
         rows += memory(Path(folder))
     print(f"\n{'measure':<66} {'ratio':>8} {'target':>8}")
     for name, value, target, sense in rows:
@@ -80,6 +81,14 @@ def startup() -> list[tuple[str, float, float, str]]:
     ]
 
 
+def data_and_shape() -> list[str]:
+    """AG News where it is, else the toy data; a model of MiniLM's shape."""
+    shape = ["backbone=tiny", "backbone.tiny.layers=6", "backbone.tiny.width=384", "backbone.tiny.heads=12"]
+    if (Path(os.environ.get("KBENCH_DATA", "/nowhere")) / "ag_news").is_dir():
+        return ["data=agnews", "data.train_size=1100", "data.test_size=100", *shape]
+    return ["data=toy", *shape]
+
+
 def training(folder: Path) -> list[tuple[str, float, float, str]]:
     """The loop against a bare one; a cached student against fine-tuning; both against the released scheme."""
     import numpy as np
@@ -99,10 +108,8 @@ def training(folder: Path) -> list[tuple[str, float, float, str]]:
     from kbench.runs.prepare import prepare
     from kbench.stages.store import Store
 
-    real = (Path(os.environ.get("KBENCH_DATA", "")) / "ag_news").is_dir() and "KBENCH_DATA" in os.environ
-    data = ["data=agnews", "data.train_size=1100", "data.test_size=100"] if real else ["data=toy"]
-    shape = ["backbone=tiny", "backbone.tiny.layers=6", "backbone.tiny.width=384", "backbone.tiny.heads=12"]
-    config = compose(["method=muki", *data, *shape, "train.epochs=1", "train.precision=fp32", f"outputs={folder}"])
+    words = [*data_and_shape(), "train.epochs=1", "train.precision=fp32"]
+    config = compose(["method=muki", *words, f"outputs={folder}"])
     run = prepare(config)
     runtime = Runtime(micro_batch_size=32, checkpoint_seconds=1e9)
     bench = Bench(
@@ -110,10 +117,10 @@ def training(folder: Path) -> list[tuple[str, float, float, str]]:
         runtime=runtime, store=Store(folder / "stages", runtime), report=Silent(),
     )  # fmt: skip
     chosen = np.arange(ROWS)
-    classes = len(config.data.labels)
+    classes = len(bench.task.outputs)
     generator = np.random.default_rng(0)
     method = Muki(config.method, bench)
-    sizes = [len(block) for block in method.teachers.blocks]
+    sizes = [len(columns) for columns in method.teachers.columns]
     count = bench.records.rows("train")
     columns = {f"teacher_{i}": generator.normal(size=(count, size)).astype(np.float32) for i, size in enumerate(sizes)}
     columns["certainty"] = generator.random((count, len(sizes))).astype(np.float32)
@@ -160,7 +167,7 @@ def training(folder: Path) -> list[tuple[str, float, float, str]]:
         return sum(method.loss(model, batch).values())
 
     padded = Feed(bench.encoded("train"), chosen, bench.tokenizer.pad_token_id, columns, width=config.data.max_length)
-    if not real:
+    if config.data.name == "toy":
         padded = Feed(bench.encoded("train"), chosen, bench.tokenizer.pad_token_id, columns, width=128)
     arms = {
         "finetune": ours(Finetune(None, bench)),
@@ -184,6 +191,70 @@ def training(folder: Path) -> list[tuple[str, float, float, str]]:
         ("kbench's loop / a bare PyTorch loop, same model and batches", ratio("finetune", "bare"), 1.03, "<="),
         ("student with cached teacher outputs / plain fine-tuning", ratio("student", "finetune"), 1.05, "<="),
         ("released scheme / student with cached teacher outputs", ratio("released", "student"), 2.5, ">="),
+    ]
+
+
+def sampling(folder: Path) -> list[tuple[str, float, float, str]]:
+    """Sixteen sampled passes against sixteen plain ones; the teacher chosen in bf16 against the one in fp32."""
+    import numpy as np
+    import torch
+
+    from kbench.config.compose import compose
+    from kbench.data.records import Records
+    from kbench.engine.predict import predict, sample
+    from kbench.engine.recipe import Precision
+    from kbench.engine.runtime import Runtime
+    from kbench.methods.bench import Bench
+    from kbench.methods.integration import mean_distribution, uncertainty
+    from kbench.methods.muki import Muki
+    from kbench.runs.prepare import prepare
+    from kbench.stages.store import Store
+
+    runtime = Runtime(micro_batch_size=32, checkpoint_seconds=1e9)
+
+    def surroundings(words: list[str]) -> Bench:
+        run = prepare(compose([*words, f"outputs={folder}"]))
+        config = run.config
+        return Bench(
+            config.data, config.backbone, run.located, Records(run.records), config.train, config.teacher, 1,
+            runtime=runtime, store=Store(folder / "stages", runtime), report=Silent(),
+        )  # fmt: skip
+
+    def drawn(model: Any, bench: Bench, rows: Any, precision: Precision) -> Any:
+        path = folder / "samples.npy"
+        path.unlink(missing_ok=True)
+        sample(
+            model, bench.feed("train", rows), runtime, precision,
+            samples=16, seed=1, path=path, tell=lambda done, total: None,
+        )  # fmt: skip
+        return torch.from_numpy(np.load(path).astype(np.float64))
+
+    bench = surroundings(data_and_shape())
+    chosen = np.arange(48)
+    model = bench.model(2, 1).eval()
+    plain, sampled = [], []
+    for _ in range(3):
+        began = time.perf_counter()
+        for _ in range(16):
+            predict(model, bench.feed("train", chosen), runtime, Precision.bf16)
+        plain.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        drawn(model, bench, chosen, Precision.bf16)
+        sampled.append(time.perf_counter() - began)
+        print(f"48 texts: 16 plain passes {plain[-1]:.1f} s, 16 sampled ones {sampled[-1]:.1f} s", flush=True)
+
+    toy = compose(["method=muki", "data=toy"])
+    bench = surroundings(["method=muki", "data=toy"])
+    method = Muki(toy.method, bench)
+    every = np.arange(bench.records.rows("train"))
+    choices = []
+    for precision in (Precision.fp32, Precision.bf16):
+        found = [drawn(method.teachers.load(i), bench, every, precision) for i in range(len(method.teachers))]
+        choices.append(torch.stack([uncertainty(mean_distribution(logits)) for logits in found]).argmin(0))
+    agree = float((choices[0] == choices[1]).double().mean())
+    return [
+        ("16 sampled passes / 16 plain passes", min(sampled) / min(plain), 1.0, "<="),
+        ("rows with the same chosen teacher in bf16 and fp32 (toy teachers)", agree, 0.995, ">="),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -49,6 +50,57 @@ def in_process(overrides: list[str], outputs: Path, **runtime: Any) -> Any:
     return run, execute(run, made, Reporter(run.folder, out=io.StringIO()))
 
 
+def bench_of(run: Any, **runtime: Any) -> Any:
+    """What the method of a run works with, to look into its stages and data."""
+    from kbench.data.records import Records
+    from kbench.engine.runtime import Runtime
+    from kbench.methods.bench import Bench
+    from kbench.runs.prepare import STAGES
+    from kbench.runs.reporter import Reporter
+    from kbench.stages.store import Store
+
+    config = run.config
+    return Bench(
+        data=config.data,
+        backbone=config.backbone,
+        located=run.located,
+        records=Records(run.records),
+        train=config.train,
+        teacher=config.teacher,
+        seed=config.seed,
+        places=run.places,
+        runtime=Runtime(**runtime),
+        store=Store(Path(config.outputs) / STAGES),
+        report=Reporter(run.folder, main=False),
+    )
+
+
+def points(run: Any, scope: str = "student") -> list[dict[str, Any]]:
+    """The logged losses of a training of a run, one a step where log_every is 1."""
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["scope"] == scope and "loss" in line]
+
+
+def small_bert(folder: Path, pieces: list[str], seed: int = 0, **shape: int) -> Path:
+    """A folder with a BERT of random weights and a WordPiece tokenizer of some pieces, filled up to 120."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]
+    names += [f"[unused{number}]" for number in range(120 - len(names))]
+    inner = Tokenizer(models.WordPiece({name: place for place, name in enumerate(names)}, unk_token="[UNK]"))
+    inner.normalizer = normalizers.BertNormalizer()
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=inner, **special).save_pretrained(folder)
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(names), **(sizes | shape))).save_pretrained(folder)
+    return folder
+
+
 def command(words: list[str], cwd: Path, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `kbench` as a user does."""
     return subprocess.run(
@@ -69,8 +121,12 @@ def shared_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def toy(shared_outputs: Path) -> Callable[..., Any]:
-    """Make a quick toy run in this process: `toy("method=muki")` gives (run, result)."""
-    return lambda *overrides, **more: in_process([*QUICK, *overrides], more.pop("outputs", shared_outputs), **more)
+    """Make a quick run in this process: `toy("method=muki")` gives (run, result); `data=` names another data set."""
+
+    def make(*overrides: str, data: str = "toy", **more: Any) -> Any:
+        return in_process([f"data={data}", *QUICK[1:], *overrides], more.pop("outputs", shared_outputs), **more)
+
+    return make
 
 
 @pytest.fixture

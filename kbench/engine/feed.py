@@ -103,6 +103,16 @@ class Feed:
         order = np.argsort(-self.lengths, kind="stable")
         return [order[start : start + size] for start in range(0, len(order), size)]
 
+    def by_tokens(self, tokens: int) -> list[np.ndarray]:
+        """The same in batches of at most so many tokens, padding included, but of one row at least."""
+        order = np.argsort(-self.lengths, kind="stable")
+        found, start = [], 0
+        while start < len(order):
+            size = max(1, tokens // int(self.lengths[order[start]]))
+            found.append(order[start : start + size])
+            start += size
+        return found
+
 
 def unit_logits(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     """The logits of a batch's units: [.., B, C] of texts as they are, [.., B, L, C] of sentences to [.., U, C]."""

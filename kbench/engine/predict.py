@@ -20,7 +20,8 @@ from kbench.engine.recipe import Precision
 from kbench.engine.runtime import Runtime
 from kbench.engine.seeding import derive
 
-_TEXTS = 16  # texts in one sampled pass; fixed, so that the masks do not depend on the machine
+# tokens in one sampled pass: what fits a CPU's caches, and what keeps a GPU busy; fixed, since masks depend on it
+_TOKENS = {"cpu": 1024, "cuda": 32768}
 _FLUSH_SECONDS = 20.0
 
 
@@ -78,7 +79,7 @@ def sample(
     Raises:
         OSError: no room for the file; it is reserved in full before the first pass.
     """
-    batches = feed.by_length(_TEXTS)
+    batches = feed.by_tokens(_TOKENS[runtime.device.type] // samples)
     classes = int(model.config.num_labels)
     marks_path = path.with_suffix(".done")
     shape = (feed.units, samples, classes)

@@ -16,6 +16,7 @@ from torch.nn.functional import normalize, relu
 
 # bandwidths of the five Gaussian kernels, as multiples of the mean squared distance
 _BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+_SMALLEST_BANDWIDTH = 1e-6  # where all texts are the same point
 _INITIAL_STD = 0.02  # of the projections, as BERT's own
 
 
@@ -60,13 +61,14 @@ def mmd(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):  # small distances do not survive 8 bits
         x, y = (normalize((h.float() * mask.unsqueeze(-1)).flatten(1), dim=-1) for h in (x, y))
         xx, yy, xy = _distances(x, x), _distances(y, y), _distances(x, y)
-    bandwidth = ((xx + yy + 2 * xy).mean() / 4).detach().clamp_min(torch.finfo(torch.float32).tiny)
+    bandwidth = ((xx + yy + 2 * xy).mean() / 4).detach().clamp_min(_SMALLEST_BANDWIDTH)
     kernels = [torch.stack([torch.exp(-d / (2 * c * bandwidth)) for c in _BANDWIDTHS]).sum() for d in (xx, yy, xy)]
     return ((kernels[0] + kernels[1] - 2 * kernels[2]) / len(x) ** 2).clamp_min(0)
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
-    return (2 - 2 * x @ y.T).clamp_min(0)
+    lengths = x.square().sum(-1)[:, None] + y.square().sum(-1)  # 2, but for a text without any feature
+    return (lengths - 2 * x @ y.T).clamp_min(0)
 
 
 class Features(nn.Module):

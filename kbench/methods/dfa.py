@@ -74,11 +74,11 @@ class Dfa(VanillaKd):
 
         shapes: list[Any] = [model.config, *(teacher.config for teacher in self._models)]
         own, *theirs = [shape.num_hidden_layers for shape in shapes]
-        if min(theirs) < own:
-            what = f"has {min(theirs)} layers, the student {own}: {self.config.name} pairs each of the student's"
-            raise UserError(Problem("a teacher", what, "take a smaller student, or method.layers with equal depths"))
         if (self.config.layers or 1) > own:
             raise UserError(Problem("method.layers", f"is {self.config.layers}; the student has {own} layers"))
+        if min(theirs) < own and self.config.layers != 1:
+            what = f"has {min(theirs)} layers, the student {own}: each of the student's needs one of its own"
+            raise UserError(Problem("a teacher", what, "take a smaller student, or method.layers=1: the last ones"))
         self._same_tokens()
         layers = paired_layers(own, theirs, self.config.layers)
         torch.manual_seed(derive(self.bench.seed, "alignment"))

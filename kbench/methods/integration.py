@@ -76,7 +76,9 @@ def entity_part(probabilities: Tensor, outside: int, renormalise: bool) -> Tenso
         renormalise: make them sum to 1 again; a word that is surely O would be of low entropy otherwise.
     """
     entities = torch.cat([probabilities[..., :outside], probabilities[..., outside + 1 :]], -1)
-    return entities / entities.sum(-1, keepdim=True) if renormalise else entities
+    if not renormalise:
+        return entities
+    return entities / entities.sum(-1, keepdim=True).clamp_min(torch.finfo(entities.dtype).tiny)
 
 
 def mean_distribution(sampled_logits: Tensor) -> Tensor:

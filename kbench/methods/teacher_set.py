@@ -116,7 +116,7 @@ class TeacherSet:
                 tell=lambda done, total: report.progress(f"samples_{i + 1}", done, total, {}),
             )
 
-        return Stage("teacher_samples", 2, chosen, build, self._parents(i))
+        return Stage("teacher_samples", 3, chosen, build, self._parents(i))
 
     def load(self, i: int, folder: Path | None = None) -> nn.Module:
         """Teacher i on the device, in eval mode; `folder` is that of its stage where it was trained here."""

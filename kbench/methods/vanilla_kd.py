@@ -53,4 +53,6 @@ class VanillaKd(TeacherMethod):
 
 def check_temperature(temperature: float) -> list[Problem]:
     """A temperature divides."""
-    return [] if temperature > 0 else [Problem("method.temperature", f"must be above 0, is {temperature}")]
+    return (
+        [] if 0 < temperature < float("inf") else [Problem("method.temperature", f"must be above 0, is {temperature}")]
+    )

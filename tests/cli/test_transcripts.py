@@ -93,13 +93,13 @@ def test_a_sweep_goes_on_after_a_failed_run_and_says_which(tmp_path):
 
 
 def test_reproduce_and_report_show_the_same_table(tmp_path):
-    words = ["muki/table1", *QUICK, "seed=1,2", "--rows", "supervised,ensemble,dfa,muki_soft"]
+    words = ["muki/table1", *QUICK, "seed=1,2", "--rows", "ensemble,dfa,muki_soft"]
     made = command(["reproduce", *words], tmp_path)
     assert made.returncode == 0, made.stderr
     table = made.stdout[made.stdout.index("# muki/table1") :]
     assert command(["report", *words], tmp_path).stdout == table
     assert "toy: backbone tiny; train 96 of 1,600; test 48 of 800" in table
-    assert "kbench has no method dfa yet" in table and "other setting" in table
+    assert re.search(r"DFA.*other setting", table), table
     folder = tmp_path / "outputs" / "reports" / "muki-table1"
     assert {path.name for path in folder.iterdir()} == {"table.md", "table.csv", "table.tex", "runs.csv"}
     cells = json.loads(command(["report", *words, "--json"], tmp_path).stdout)

@@ -1,4 +1,4 @@
-"""Every method on the toy data: finite terms, shared stages, exact resume, seeds that differ, runs that repeat."""
+"""Every method on both kinds of toy data: finite terms, shared stages, exact resume, seeds that differ or repeat."""
 
 from __future__ import annotations
 
@@ -8,50 +8,70 @@ import threading
 
 import numpy as np
 import pytest
+from seqeval.metrics import f1_score
 
 from kbench import registry
 from kbench.data.records import Records
 from kbench.engine import loop
 from kbench.errors import InterruptedRunError
 from kbench.runs.result import Result
+from kbench.runs.stored import stored_method
+
+from ..conftest import points
 
 METHODS = registry.choices("method")
 TRAINED = [name for name in METHODS if registry.load("method", name).trained]
+DATA = ("toy", "toy_entities")
+SCORES = "keep_scores=[test]"
+on_both = pytest.mark.parametrize("data", DATA)
 
 
-def lines(run):
-    return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+def scope_of(method):
+    return "student" if registry.load("method", method).needs.teachers else "train"
 
 
+@on_both
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_ends_with_finite_metrics_and_readable_predictions(method, toy):
-    run, result = toy(f"method={method}")
+def test_a_run_ends_with_finite_metrics_and_readable_predictions(method, data, toy):
+    run, result = toy(f"method={method}", SCORES, data=data)
     assert Result.load(run.folder) == result
-    assert 0 <= result.metrics["test"]["accuracy"] <= 1
+    assert list(result.metrics["test"]) == run.config.data.metrics
+    assert all(0 <= value <= 1 for value in result.metrics["test"].values())
     assert all(math.isfinite(value) for value in result.diagnostics.values())
     predictions = [json.loads(line) for line in (run.folder / "predictions.jsonl").read_text().splitlines()]
     assert len(predictions) == result.setting.rows["test"] == 48
-    right = sum(row["gold"] == row["predicted"] for row in predictions)
-    assert right / 48 == pytest.approx(result.metrics["test"]["accuracy"])
-    labels = set(run.config.data.labels)
-    for row in predictions:
-        assert {row["gold"], row["predicted"]} <= labels and row["text"] and len(row["scores"]) == len(labels)
+    outputs = run.config.data.outputs()
+    best = [outputs[index] for index in np.load(run.scores("test")).argmax(1)]
+    if data == "toy":
+        right = sum(row["gold"] == row["predicted"] for row in predictions)
+        assert right / 48 == pytest.approx(result.metrics["test"]["accuracy"])
+        for row in predictions:
+            assert {row["gold"], row["predicted"]} <= set(outputs) and row["text"] and len(row["scores"]) == 6
+        assert [row["predicted"] for row in predictions] == best
+    else:
+        gold, predicted = ([row[name] for row in predictions] for name in ("gold", "predicted"))
+        assert f1_score(gold, predicted, zero_division=0) == pytest.approx(result.metrics["test"]["f1"])
+        for row in predictions:
+            assert len(row["words"]) == len(row["gold"]) == len(row["predicted"]) > 0
+        assert [tag for row in predicted for tag in row] == best
 
 
+@on_both
 @pytest.mark.parametrize("method", TRAINED)
-def test_every_term_of_the_loss_is_logged_and_finite(method, toy):
-    run, result = toy(f"method={method}", "force=true")
-    points = [line for line in lines(run) if line["scope"] in ("student", "train") and "loss" in line]
-    assert [point["step"] for point in points] == list(range(1, int(result.training["steps"]) + 1))
-    for point in points:
+def test_every_term_of_the_loss_is_logged_and_finite(method, data, toy):
+    run, result = toy(f"method={method}", "force=true", data=data)
+    curve = points(run, scope_of(method))
+    assert [point["step"] for point in curve] == list(range(1, int(result.training["steps"]) + 1))
+    for point in curve:
         terms = [value for name, value in point.items() if name.startswith("loss/")]
         assert terms and all(map(math.isfinite, terms))
         assert math.fsum(terms) == pytest.approx(point["loss"], rel=1e-6)
 
 
+@on_both
 @pytest.mark.parametrize("method", TRAINED)
-def test_a_stopped_run_continues_with_the_same_bits(method, toy, tmp_path, monkeypatch):
-    whole_run, whole = toy(f"method={method}")
+def test_a_stopped_run_continues_with_the_same_bits(method, data, toy, tmp_path, monkeypatch):
+    whole_run, whole = toy(f"method={method}", SCORES, data=data)
     total = int(whole.training["steps"])
     stop, read, logged = threading.Event(), loop._read, []
 
@@ -61,29 +81,46 @@ def test_a_stopped_run_continues_with_the_same_bits(method, toy, tmp_path, monke
             stop.set()
         return read(*arguments)
 
-    # the teachers' steps are logged first, where there are teachers
-    total_teacher_steps = 4 if registry.load("method", method).needs.teachers else 0
+    # the teachers' steps are logged first, where there are teachers; a tagger learns from all sentences
+    teachers = registry.load("method", method).needs.teachers
+    total_teacher_steps = {"toy": 4, "toy_entities": 6}[data] if teachers else 0
     monkeypatch.setattr(loop, "_read", stop_after_third)
     with pytest.raises(InterruptedRunError, match="after step 4 of 6"):
-        toy(f"method={method}", outputs=tmp_path, stop=stop)
+        toy(f"method={method}", SCORES, data=data, outputs=tmp_path, stop=stop)
     monkeypatch.setattr(loop, "_read", read)
-    run, resumed = toy(f"method={method}", outputs=tmp_path)
+    run, resumed = toy(f"method={method}", SCORES, data=data, outputs=tmp_path)
     assert resumed.metrics == whole.metrics
     assert resumed.training == whole.training
     assert (run.folder / "predictions.jsonl").read_bytes() == (whole_run.folder / "predictions.jsonl").read_bytes()
-    curve = [line["step"] for line in lines(run) if line["scope"] in ("student", "train") and "loss" in line]
-    assert curve == list(range(1, total + 1))
+    assert run.scores("test").read_bytes() == whole_run.scores("test").read_bytes()
+    assert [point["step"] for point in points(run, scope_of(method))] == list(range(1, total + 1))
 
 
+@on_both
 @pytest.mark.parametrize("method", TRAINED)
-def test_two_seeds_differ_and_one_seed_repeats(method, toy):
-    first_run, _ = toy(f"method={method}")
-    first = (first_run.folder / "predictions.jsonl").read_bytes()
-    again, _ = toy(f"method={method}", "force=true")
-    assert (again.folder / "predictions.jsonl").read_bytes() == first
-    other, _ = toy(f"method={method}", "seed=2")
-    assert (other.folder / "predictions.jsonl").read_bytes() != first
+def test_two_seeds_differ_and_one_seed_repeats(method, data, toy):
+    first_run, _ = toy(f"method={method}", SCORES, data=data)
+    first = first_run.scores("test").read_bytes()
+    again, _ = toy(f"method={method}", SCORES, "force=true", data=data)
+    assert again.scores("test").read_bytes() == first
+    other, _ = toy(f"method={method}", SCORES, "seed=2", data=data)
+    assert other.scores("test").read_bytes() != first
     assert other.folder.parent == first_run.folder.parent
+
+
+@on_both
+@pytest.mark.parametrize("method", [*TRAINED, "muki reduction=sum", "muki target=hard"])
+def test_micro_batches_do_not_change_the_loss(method, data, toy):
+    """Without dropout only the order of sums differs; texts and sentences are of different lengths."""
+    method, *options = method.split()
+    words = [f"method={method}", *(f"method.{option}" for option in options), "backbone.dropout=0", "force=true"]
+    words += ["teacher.epochs=6", "teacher.lr=3e-3"]  # surer, so that losses are well above rounding
+    found = {}
+    for micro in (8, 2):
+        run, _ = toy(*words, data=data, micro_batch_size=micro)
+        found[micro] = [point["loss"] for point in points(run, scope_of(method))]
+    assert len(found[8]) == 6
+    assert found[2] == pytest.approx(found[8], rel=1e-4)
 
 
 def test_the_second_method_finds_the_teachers_of_the_first(toy, tmp_path):
@@ -155,10 +192,19 @@ def test_sampling_survives_files_a_kill_left_half_written(harm, toy, tmp_path):
     assert (again.folder / "predictions.jsonl").read_bytes() == (whole_run.folder / "predictions.jsonl").read_bytes()
 
 
-def test_certainty_is_that_of_the_stored_samples(toy, shared_outputs):
-    run, _ = toy("method=muki")
-    for path in (shared_outputs / "stages" / "teacher_samples").glob("*/train.npy"):
-        samples = np.load(path)
-        assert samples.shape[0] == 96 and samples.shape[1] == 16
+@on_both
+def test_certainty_is_that_of_the_stored_samples(data, toy):
+    run, _ = toy("method=muki", data=data)
+    method = stored_method(run)
+    lines = len(method.bench.records.labels("train"))
+    assert method.certainty.shape == (lines, 2) and (lines == 96) == (data == "toy")
+    for i, columns in enumerate(method.teachers.columns):
+        samples = method.stored(f"samples_{i}", "train")
+        assert samples.shape == (lines, 16, len(columns))
         assert not np.array_equal(samples[:, 0], samples[:, 1]), "dropout was off while sampling"
-    assert run.config.method.tau >= 0
+        p = np.exp(samples.astype(np.float64))
+        p = (p / p.sum(-1, keepdims=True)).mean(1)
+        if data == "toy_entities":
+            p = p[:, 1:] / p[:, 1:].sum(-1, keepdims=True)  # without O, which comes first
+        certainty = 1 + (p * np.log(p)).sum(-1) / np.log(p.shape[-1])
+        assert method.certainty[:, i] == pytest.approx(certainty, abs=1e-6)
