@@ -28,15 +28,22 @@ class Union:
     def __init__(self, columns: Sequence[Sequence[int]], classes: int):
         self.columns = [list(one) for one in columns]
         self.classes = classes
+        self._indices: dict[torch.device, list[Tensor]] = {}
+
+    def _index(self, teacher: int, device: torch.device) -> Tensor:
+        """A teacher's columns on a device: copied there once, since a copy in every step would stop the GPU."""
+        if device not in self._indices:
+            self._indices[device] = [torch.tensor(one, device=device) for one in self.columns]
+        return self._indices[device][teacher]
 
     def part(self, values: Tensor, teacher: int) -> Tensor:
         """A teacher's classes of values over the union: [.., C] -> [.., C_i]."""
-        return values[..., self.columns[teacher]]
+        return values[..., self._index(teacher, values.device)]
 
     def pad(self, values: Tensor, teacher: int, fill: float = 0.0) -> Tensor:
         """Pad_i: a teacher's values over the union, `fill` on the classes it does not know: [.., C_i] -> [.., C]."""
         whole = values.new_full((*values.shape[:-1], self.classes), fill)
-        whole[..., self.columns[teacher]] = values
+        whole[..., self._index(teacher, values.device)] = values
         return whole
 
     def join(self, logits: Sequence[Tensor], merge: str = "mean") -> Tensor:

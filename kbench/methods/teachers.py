@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -220,7 +221,7 @@ class TeacherMethod(Method):
     def prepare(self, stages: Mapping[str, Path]) -> None:
         self._folders = stages
 
-    @property
+    @cached_property
     def union(self) -> Union:
         """Where each teacher's outputs stand among all."""
         from kbench.methods.integration import Union
