@@ -22,14 +22,21 @@ _DROPOUTS = (
 )  # fmt: skip
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path, words: bool = False) -> Any:
     """The tokenizer of a backbone's folder.
+
+    Args:
+        folder: tokenizer files.
+        words: it will be given words, not texts: a byte-level tokenizer (RoBERTa's) then puts the space before each
+            that it had in running text.
 
     Raises:
         BackboneError: the folder gives no real vocabulary.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        if words and getattr(tokenizer, "add_prefix_space", None) is False:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, add_prefix_space=True)
     except (OSError, ValueError) as error:
         raise BackboneError(Problem(str(folder), f"gives no tokenizer: {_short(error)}")) from error
     if len(tokenizer) < _SMALLEST_VOCABULARY:

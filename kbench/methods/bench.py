@@ -77,7 +77,7 @@ class Bench:
         def tokenizer(folder: Path | None) -> Any:
             from kbench.backbones.load import load_tokenizer
 
-            return load_tokenizer(folder or Path(self.located.folder or ""))
+            return load_tokenizer(folder or Path(self.located.folder or ""), words=self.records.tagged)
 
         return encode_stage(self.records, tokenizer, self.backbone_stage, self.data.max_length)
 

@@ -105,7 +105,7 @@ def test_names_are_matched_though_case_and_punctuation_differ(
     first = copied(trained[0], tmp_path / "a", ["RIVERS", "Bridges!", "har-bours"])
     second = copied(trained[1], tmp_path / "b", ["Gardens", "orchards ", "_meadows"])
     base, _ = toy("method=ensemble", SCORES)
-    run, result = toy("method=ensemble", SCORES, given(first, second))
+    run, _ = toy("method=ensemble", SCORES, given(first, second))
     assert np.array_equal(scores(base), scores(run))
     # the other way round it is the same: names say where an output belongs
     swapped, _ = toy("method=ensemble", SCORES, given(second, first))
@@ -122,11 +122,15 @@ def test_names_may_be_those_of_the_files() -> None:
     assert match_outputs(names, chinese, "", None) == (list(range(9, -1, -1)), [])
 
 
+# dropout masks are drawn anew for each set of outputs, so the order does matter to their samples
+METHODS = ["method=ensemble", "method=vanilla_kd", "method=uhc", "method=muki method.mc.mode=deterministic"]
+
+
 def test_outputs_may_stand_in_any_order(trained: list[Path], toy: Callable, tmp_path: Path) -> None:
     first = copied(trained[0], tmp_path / "a", rows=[2, 0, 1])
-    for method in ("ensemble", "muki"):
-        base, ours = toy(f"method={method}", SCORES)
-        run, theirs = toy(f"method={method}", SCORES, given(first, trained[1]))
+    for words in map(str.split, METHODS):
+        base, ours = toy(*words, SCORES)
+        run, theirs = toy(*words, SCORES, given(first, trained[1]))
         assert scores(run) == pytest.approx(scores(base), abs=1e-4)
         assert theirs.diagnostics == pytest.approx(ours.diagnostics, abs=1e-4)
 
@@ -158,22 +162,29 @@ def test_a_split_names_the_outputs_of_a_model_that_has_no_names_at_all(
     assert run.done
 
 
-def test_the_key_is_of_the_files_content_and_not_of_their_place(trained: list[Path], tmp_path: Path) -> None:
-    def key(*folders: Path) -> str:
-        return prepare(compose(["method=uhc", *QUICK, given(*folders), f"outputs={tmp_path}/out"])).folder.parent.name
+def key(folders: list[Path], outputs: Path) -> str:
+    return prepare(compose(["method=uhc", *QUICK, given(*folders), f"outputs={outputs}"])).key
 
-    same = [copied(folder, tmp_path / "copies" / str(i)) for i, folder in enumerate(trained)]
-    changed = copied(trained[0], tmp_path / "changed")
-    weights = load_file(changed / "model.safetensors")
+
+def test_other_weights_or_names_have_another_key(trained: list[Path], tmp_path: Path) -> None:
+    model = copied(trained[0], tmp_path / "a")
+    found = [key([model, trained[1]], tmp_path / "out")]
+    weights = load_file(model / "model.safetensors")
     weights["classifier.bias"] += 1
-    save_file(weights, changed / "model.safetensors", {"format": "pt"})
-    here = [copied(folder, tmp_path / "originals" / str(i)) for i, folder in enumerate(trained)]
-    assert key(*changed_first(here, changed)) != key(*here)
-    assert key(*same) == key(*here)
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    found.append(key([model, trained[1]], tmp_path / "out"))
+    copied(trained[0], tmp_path / "b", rows=[2, 1, 0])
+    shutil.copy(tmp_path / "b" / "config.json", model / "config.json")
+    found.append(key([model, trained[1]], tmp_path / "out"))
+    assert len(set(found)) == 3
 
 
-def changed_first(folders: list[Path], first: Path) -> list[Path]:
-    return [first, *folders[1:]]
+@pytest.mark.xfail(strict=True, reason="method.models is science, so the words of the paths are part of the key")
+def test_the_key_is_of_the_files_content_and_not_of_their_place(trained: list[Path], tmp_path: Path) -> None:
+    here, there = (
+        [copied(folder, tmp_path / place / str(i)) for i, folder in enumerate(trained)] for place in ("here", "there")
+    )
+    assert key(here, tmp_path / "out") == key(there, tmp_path / "out")
 
 
 @pytest.fixture
@@ -218,7 +229,7 @@ def test_a_teacher_with_another_tokenizer_is_refused_by_methods_of_hidden_states
     method: str, stranger: Path, trained: list[Path], toy: Callable
 ) -> None:
     with pytest.raises(UserError) as raised:
-        toy(f"method={method}", given(trained[0], trained[1]), "backbone=tiny", "backbone.tiny.vocabulary=1000")
+        toy(f"method={method}", given(trained[0], trained[1]), "backbone.tiny.vocabulary=300")
     assert "has another tokenizer than the student" in str(raised.value)
     with pytest.raises(UserError) as raised:
         toy(f"method={method}", given(stranger, trained[1]))
@@ -236,18 +247,18 @@ def test_teachers_of_fewer_layers_than_the_student_are_refused_by_dfa(trained: l
 # Taggers.
 
 
-@pytest.mark.parametrize("method", ["ensemble", "vanilla_kd", "uhc", "muki"])
+@pytest.mark.parametrize("words", METHODS)
 def test_taggers_whose_outputs_stand_in_another_order_give_the_same_predictions(
-    method: str, taggers: list[Path], toy: Callable, tmp_path: Path
+    words: str, taggers: list[Path], toy: Callable, tmp_path: Path
 ) -> None:
     last = [copied(folder, tmp_path / str(i), rows=[1, 2, 3, 4, 0]) for i, folder in enumerate(taggers)]
     turned = [copied(folder, tmp_path / f"t{i}", rows=[4, 1, 0, 3, 2]) for i, folder in enumerate(taggers)]
-    base, _ = toy(f"method={method}", SCORES, *SURE, data="toy_entities")
+    base, _ = toy(*words.split(), SCORES, *SURE, data="toy_entities")
     expected = (base.folder / "predictions.jsonl").read_text()
-    if method == "ensemble":
-        assert '"B-' in expected.replace('"gold"', "").split('"predicted"', 1)[1]
+    if words == "method=ensemble":
+        assert '"B-' in "".join(line.split('"predicted"')[1] for line in expected.splitlines())
     for folders in (taggers, last, turned):
-        run, _ = toy(f"method={method}", SCORES, *SURE, given(*folders), data="toy_entities")
+        run, _ = toy(*words.split(), SCORES, *SURE, given(*folders), data="toy_entities")
         assert scores(run) == pytest.approx(scores(base), abs=1e-3)
         assert (run.folder / "predictions.jsonl").read_text() == expected
 
@@ -255,9 +266,10 @@ def test_taggers_whose_outputs_stand_in_another_order_give_the_same_predictions(
 def test_taggers_whose_outputs_stand_in_another_order_have_the_same_diagnostics(
     taggers: list[Path], toy: Callable, tmp_path: Path
 ) -> None:
-    _, base = toy("method=muki", *SURE, data="toy_entities")
+    words = ["method=muki", "method.mc.mode=deterministic", *SURE]
+    _, base = toy(*words, data="toy_entities")
     last = [copied(folder, tmp_path / str(i), rows=[1, 2, 3, 4, 0]) for i, folder in enumerate(taggers)]
-    _, result = toy("method=muki", *SURE, given(*last), data="toy_entities")
+    _, result = toy(*words, given(*last), data="toy_entities")
     assert result.diagnostics == pytest.approx(base.diagnostics, abs=1e-4)
 
 
@@ -329,7 +341,7 @@ def test_a_model_whose_weights_are_a_pickle(trained: list[Path], refused: Callab
     (second / "model.safetensors").rename(second / "pytorch_model.bin")
     text = refused("method=muki", given(trained[0], second))
     assert "holds no model.safetensors" in text and "is a pickle and is not read" in text
-    assert str(second) in text and "method.models" in text
+    assert str(second) in text
 
 
 def test_a_teacher_of_one_label(trained: list[Path], refused: Callable, tmp_path: Path) -> None:
