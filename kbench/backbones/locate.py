@@ -35,15 +35,19 @@ class Located:
     where: str
 
 
-def locate(backbone: schema.Backbone) -> Located:
+def locate(backbone: schema.Backbone, place: str = "") -> Located:
     """Find a backbone: `backbone.path`, then built small, then an installed package, then the hub's cache.
+
+    Args:
+        backbone: as configured.
+        place: what it is for where it is not the run's own, such as teacher_1; for messages.
 
     Raises:
         BackboneError: it is not on this machine, or its folder lacks a file.
     """
     if backbone.path is not None:
         folder = Path(backbone.path).expanduser()
-        setting = f"backbone.path={backbone.path}"
+        setting = f"{place}, {backbone.path}" if place else f"backbone.path={backbone.path}"
         if not folder.is_dir():
             raise BackboneError(Problem(setting, f"there is no folder {folder}"))
         return Located("files:" + _content(folder, setting), str(folder.resolve()), str(folder))
@@ -52,7 +56,7 @@ def locate(backbone: schema.Backbone) -> Located:
     if backbone.package is not None:
         return _packaged(backbone)
     if backbone.hub is not None:
-        return _cached(backbone)
+        return _cached(backbone, f"{place}, {backbone.name}" if place else f"backbone={backbone.name}")
     raise BackboneError(Problem(f"backbone={backbone.name}", "names no place", "give backbone.path=FOLDER"))
 
 
@@ -142,7 +146,7 @@ def _packaged(backbone: schema.Backbone) -> Located:
     return Located("files:" + _content(folder, backbone.package), str(folder), backbone.package)
 
 
-def _cached(backbone: schema.Backbone) -> Located:
+def _cached(backbone: schema.Backbone, setting: str) -> Located:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -153,8 +157,9 @@ def _cached(backbone: schema.Backbone) -> Located:
     except LocalEntryNotFoundError as error:
         raise BackboneError(
             Problem(
-                f"backbone={backbone.name}",
-                f"{backbone.hub.id} is not in the hub's cache on this machine",
+                setting,
+                ("is no folder, and " if backbone.licence == "" else "")
+                + f"{backbone.hub.id} is not in the hub's cache on this machine",
                 f"with internet: kbench fetch backbone={backbone.name}\n"
                 "from files: backbone.path=FOLDER with config.json, model.safetensors and the tokenizer\n"
                 "without either: backbone=minilm (pip carries it) or backbone=tiny (built here)",
@@ -163,7 +168,7 @@ def _cached(backbone: schema.Backbone) -> Located:
     if not weights(folder):
         raise BackboneError(
             Problem(
-                f"backbone={backbone.name}",
+                setting,
                 f"the cache holds no model.safetensors of {address}",
                 f"fetch it: kbench fetch backbone={backbone.name}\n"
                 "where the repository has only pytorch_model.bin (a pickle): convert it and give backbone.path=FOLDER",

@@ -150,13 +150,13 @@ def match_outputs(
             before, dash, label = output.partition("-") if data.task == "tagging" else ("", "", output)
             known.setdefault(_plain(before + dash + spelt.get(label, label)), index)
     columns, problems = [], []
-    for name in names:
-        if _plain(name) in known:
-            columns.append(known[_plain(name)])
-        else:
-            what = f"knows {name!r}, which is no label of {data.name}{near(name, outputs)}"
-            hint = "method.split names a model's outputs in its order" if data.task == "classification" else ""
-            problems.append(Problem(where, what, f"labels: {', '.join(data.labels)}\n{hint}".strip()))
+    strange = [name for name in names if _plain(name) not in known]
+    if strange:
+        what = f"knows {', '.join(strange)}: no label of {data.name}{near(strange[0], outputs)}"
+        hint = "method.split names a model's outputs in its order" if data.task == "classification" else ""
+        problems.append(Problem(where, what, f"labels: {', '.join(data.labels)}\n{hint}".strip()))
+    else:
+        columns = [known[_plain(name)] for name in names]
     if not problems and data.task == "tagging" and 0 not in columns:
         problems.append(Problem(where, "has no output O", f"its outputs: {', '.join(names)}"))
     if len(set(columns)) < len(columns) and not problems:
@@ -203,14 +203,13 @@ class TeacherMethod(Method):
             problems += wrong
             if not wrong and len(columns) - len(shared) < 2:
                 problems.append(Problem(where, "knows one label; its uncertainty needs two outputs at least"))
-            for column in columns:
-                first = owner.setdefault(column, i)
-                if first != i and column not in shared:
-                    name = data.outputs()[column]
-                    problems.append(
-                        Problem(where, f"knows {name}, as teacher {first + 1} does: classes must not overlap")
-                    )
-        absent = [name for column, name in enumerate(data.outputs()) if column not in owner]
+            for other in range(i):
+                both = [name for c, name in enumerate(data.outputs()) if c in columns and owner.get(c) == other]
+                if both:
+                    what = f"knows {', '.join(both)}, as teacher {other + 1} does: labels must not overlap"
+                    problems.append(Problem(where, what))
+            owner |= {column: i for column in columns if column not in (*owner, *shared)}
+        absent = [name for c, name in enumerate(data.outputs()) if c not in (*owner, *shared)]
         if absent and not problems:
             problems.append(Problem("method.models", f"no teacher knows {', '.join(absent)}"))
         return problems

@@ -117,7 +117,7 @@ def prepare(config: Config, say: Callable[[Stage, str, float], None] | None = No
     places: dict[str, tuple[Backbone, Located]] = {}
     try:
         for name, backbone in method.places(config.method).items():
-            places[name] = backbone, locate(backbone)
+            places[name] = backbone, locate(backbone, name)
     except BackboneError as error:
         problems += error.problems
     if problems or located is None:
