@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kbench.engine.seeding import derive
+from kbench.errors import ConfigError, Problem
 from kbench.figures.drawing import COLOURS, Drawing
 from kbench.runs.execute import PREDICTIONS
 from kbench.runs.prepare import Run
@@ -41,7 +42,6 @@ def draw(grid: Grid) -> dict[str, Drawing]:
 
 def uncertainties(grid: Grid, column: str) -> Drawing:
     """Figure 2: uncertainty of the right and of the most certain wrong teacher, without and with dropout samples."""
-    import torch
     from sklearn.metrics import roc_auc_score
 
     from kbench.methods.integration import padded_scores
@@ -69,12 +69,14 @@ def uncertainties(grid: Grid, column: str) -> Drawing:
         area = roc_auc_score([0] * count + [1] * count, np.concatenate([own, wrong]))
         facts.append((f"right teacher the more certain, {name}", _percent(np.mean(u.argmin(1) == right[chosen])), ""))
         facts.append((f"AUROC right against wrong, {name}", f"{area:.3f}", ""))
-    scores = [padded_scores(sampled.union, sampled.tensors("test"), i) for i in range(len(teachers))]
-    gold_test = torch.from_numpy(records.labels("test"))
-    errors = [_calibration_error(s, gold_test) for s in scores]
-    foreign = [
-        _calibration_error(s[o], gold_test[o]) for i, s in enumerate(scores) for o in [_foreign(teachers, i, gold_test)]
-    ]
+    gold_test = records.labels("test")
+    owner_test = teachers.owner[gold_test]
+    errors, foreign = [], []
+    for i in range(len(teachers)):
+        scores = padded_scores(sampled.union, sampled.tensors("test"), i).numpy()
+        others_own = (owner_test != i) & (owner_test >= 0)
+        errors.append(_calibration_error(scores, gold_test))
+        foreign.append(_calibration_error(scores[others_own], gold_test[others_own]))
     stated = grid.table.stated.get("calibration_error_percent", {}).get(column)
     facts.append(
         ("calibration error of the teachers, all test rows", _percent(np.mean(errors)), f"{stated} %" if stated else "")
@@ -238,7 +240,13 @@ FIGURES: dict[str, Callable[[Grid, str], Drawing]] = {
 
 
 def _run(grid: Grid, row: str, column: str) -> Run:
-    """The run of a row with the first seed."""
+    """The run of a row with the first seed.
+
+    Raises:
+        ConfigError: the row was left out.
+    """
+    if (row, column) not in grid.cells:
+        raise ConfigError(Problem("--rows", f"{grid.table.name} needs the run {row}"))
     return next(iter(grid.cells[row, column].runs.values()))
 
 
@@ -246,21 +254,12 @@ def _percent(share: Any) -> str:
     return f"{100 * float(share):.2f} %"
 
 
-def _foreign(teachers: Any, i: int, gold: Any) -> Any:
-    """Rows whose class another teacher owns."""
-    import torch
-
-    owner = torch.from_numpy(teachers.owner)[gold]
-    return (owner != i) & (owner >= 0)
-
-
-def _calibration_error(probabilities: Any, gold: Any) -> float:
+def _calibration_error(probabilities: np.ndarray, gold: np.ndarray) -> float:
     """Expected calibration error of [units, classes] in 15 equal bins: mean gap of confidence and accuracy."""
-    confidence, predicted = probabilities.max(-1)
-    correct = (predicted == gold).double()
-    bins = (confidence.double() * _CALIBRATION_BINS).long().clamp_max(_CALIBRATION_BINS - 1)
-    gaps = correct.new_zeros(_CALIBRATION_BINS).index_add(0, bins, confidence.double() - correct)
-    return float(gaps.abs().sum() / max(1, len(gold)))
+    confidence = probabilities.max(1).astype(np.float64)
+    gaps = confidence - (probabilities.argmax(1) == gold)
+    bins = np.minimum((confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
+    return float(np.abs(np.bincount(bins, weights=gaps)).sum() / max(1, len(gold)))
 
 
 def _confusion(run: Run, names: list[str]) -> np.ndarray:

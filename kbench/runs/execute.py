@@ -49,20 +49,7 @@ def execute(run: Run, runtime: Runtime, reporter: Reporter) -> Result:
     seconds: dict[str, float] = {}
     store = Store(Path(run.config.outputs).expanduser() / STAGES, runtime, reporter.stage, runtime.describe())
     config = run.config
-    bench = Bench(
-        data=config.data,
-        backbone=config.backbone,
-        located=run.located,
-        records=Records(run.records),
-        train=config.train,
-        teacher=config.teacher,
-        seed=config.seed,
-        log_every=config.log_every,
-        places=run.places,
-        runtime=runtime,
-        store=store,
-        report=reporter,
-    )
+    bench = run.bench(runtime=runtime, store=store, report=reporter)
     method: Method = registry.load("method", config.method.name)(config.method, bench)
     stages = method.stages()
     folders = {name: store.get(stage) for name, stage in stages.items()}

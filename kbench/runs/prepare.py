@@ -27,6 +27,7 @@ from kbench.data import source as sources
 from kbench.data.records import Records, records_stage
 from kbench.errors import BackboneError, DataError, Problem, UserError
 from kbench.files import write_atomically
+from kbench.methods.bench import Bench
 from kbench.runs.result import RESULT, State, write_status
 from kbench.stages.stage import Stage
 from kbench.stages.store import Store
@@ -46,7 +47,7 @@ class Run:
     Attributes:
         config: its configuration.
         config_hash: hash of the science without the seed: the same wherever its inputs stand.
-        key: hash of the science, the rows and the backbone's weights.
+        key: hash of the science, the backbone's weights and the stages, which hold the rows and the teachers.
         folder: its folder.
         records: folder of the data set's rows.
         source: where the rows came from, for people.
@@ -66,6 +67,22 @@ class Run:
     def with_seed(self, seed: int) -> Run:
         """The same run with another seed."""
         return replace(self, config=replace(self.config, seed=seed), folder=self.folder.parent / f"s{seed}")
+
+    def bench(self, **running: Any) -> Bench:
+        """What the run's method works with; `running`: runtime, store and report where something is to be made."""
+        config = self.config
+        return Bench(
+            data=config.data,
+            backbone=config.backbone,
+            located=self.located,
+            records=Records(self.records),
+            train=config.train,
+            teacher=config.teacher,
+            seed=config.seed,
+            log_every=config.log_every,
+            places=self.places,
+            **running,
+        )
 
     @property
     def done(self) -> bool:
@@ -128,13 +145,14 @@ def prepare(config: Config, say: Callable[[Stage, str, float], None] | None = No
         problems += _check_length(config, backbone, place)
     if problems:
         raise UserError(*problems)
-    science_hash = config_hash(config)
-    key = digest([science_hash, Records(records).content, located.identity])
-    if places:
-        key = digest([key, {name: place.identity for name, place in found.items()}])
+    where = f"{source.kind}: {source.where}"
+    run = Run(config, config_hash(config), "", outputs, records, where, located, places)
+    bench = run.bench()
+    # the stages hold what they are made of and their versions: a stage that changed makes another run
+    stages = {name: stage.key for name, stage in method(config.method, bench).stages().items()}
+    key = digest([run.config_hash, located.identity, bench.encoded_stage.key, stages])
     names = (config.method.name, config.data.name, config.backbone.name, key[:8], f"s{config.seed}")
-    folder = outputs.joinpath(*names)
-    return Run(config, science_hash, key, folder, records, f"{source.kind}: {source.where}", located, places)
+    return replace(run, key=key, folder=outputs.joinpath(*names))
 
 
 def _check_length(config: Config, backbone: Backbone, located: Located) -> list[Problem]:

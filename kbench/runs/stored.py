@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kbench import registry
-from kbench.data.records import Records
 from kbench.errors import Problem, UserError
 from kbench.methods.base import Method
-from kbench.methods.bench import Bench
 from kbench.runs.prepare import STAGES, Run
 from kbench.stages.store import Store
 
@@ -26,18 +24,8 @@ def stored_method(run: Run, **options: Any) -> Method:
         UserError: a stage is gone.
     """
     config = run.config
-    bench = Bench(
-        data=config.data,
-        backbone=config.backbone,
-        located=run.located,
-        records=Records(run.records),
-        train=config.train,
-        teacher=config.teacher,
-        seed=config.seed,
-        places=run.places,
-    )
     made_with = dataclasses.replace(config.method, **options)
-    method: Method = registry.load("method", config.method.name)(made_with, bench)
+    method: Method = registry.load("method", config.method.name)(made_with, run.bench())
     store = Store(Path(config.outputs).expanduser() / STAGES)
     folders = {}
     for name, stage in method.stages().items():
