@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
@@ -90,19 +91,35 @@ def named(word: str, setting: str) -> schema.Backbone:
     )  # fmt: skip
 
 
-def outputs_of(located: Located) -> list[str]:
-    """The names a finished model gives its outputs, in order.
+def shape_of(located: Located) -> dict[str, Any]:
+    """The config.json of a backbone that has a folder.
+
+    Raises:
+        BackboneError: it is no configuration of a model.
+    """
+    path = Path(located.folder or "") / "config.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise BackboneError(Problem(str(path), f"is no configuration of a model: {error}")) from error
+
+
+def outputs_of(located: Located, where: str) -> list[str]:
+    """The names a finished model gives its outputs, in order. `where` is the setting that gave it, for messages.
 
     Raises:
         BackboneError: its config.json has none.
     """
     if located.folder is None:
-        raise BackboneError(Problem(located.where, "is built here and has learned nothing"))
+        raise BackboneError(Problem(where, "is built here and has learned nothing"))
     path = Path(located.folder) / "config.json"
+    shape = shape_of(located)
+    if "id2label" not in shape and any("ForSequenceClass" in name for name in shape.get("architectures") or []):
+        return ["LABEL_0", "LABEL_1"]  # transformers does not write what it takes for granted
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))["id2label"]
+        names = shape["id2label"]
         return [str(names[str(index)]) for index in range(len(names))]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         hint = "a finished teacher is a model that was fine-tuned and saved by transformers"
         raise BackboneError(Problem(str(path), "names no labels (id2label)", hint)) from error
 

@@ -7,6 +7,7 @@ hands the same words to Hydra, so `-m`, `--cfg job`, `--info`, launchers and com
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -271,6 +272,9 @@ def _value(text: str) -> Any:
 def _value_problem(base: DictConfig, known: list[str], text: str) -> Problem | None:
     """What is wrong with one `key=value` on a configuration that has the `known` keys, if anything."""
     key = _key(text)
+    part = re.fullmatch(r"data\.parts\.\w+\.(max_length|validation_share|metrics)", key)
+    if part:
+        return Problem(key, f"is not read: that of the whole is, data.{part[1]}")
     if key in known:
         if text.startswith("+") and not text.startswith("++"):
             return Problem(text, "is there already", f"write {text[1:]}")

@@ -129,8 +129,8 @@ class Data:
         problems = []
         for name, part in (self.parts or {}).items():
             problems += part.check(f"{where}.parts.{name}")
-            if part.parts is not None or part.task != self.task:
-                problems.append(Problem(f"{where}.parts.{name}", f"must be a plain {self.task} data set"))
+            if part.parts is not None or part.task != "classification" or self.task != "classification":
+                problems.append(Problem(f"{where}.parts.{name}", "must be a plain data set of texts to classify"))
         count = sum(len(part.labels) for part in (self.parts or {}).values())
         if self.parts is not None and count != len(self.labels):
             problems.append(Problem(f"{where}.labels", f"has {len(self.labels)} labels; the parts have {count}"))

@@ -80,7 +80,8 @@ def rules(config: Config) -> list[Problem]:
         what = f"{config.method.name} compares all rows of a batch with each other: one process must hold them"
         problems.append(Problem("hardware.processes", what, "take 1"))
     for where, recipe in recipes.items():
-        problems += _batch(where, recipe.global_batch_size, config)
+        whole = where == "train" and method.whole_batch  # type: ignore[attr-defined]
+        problems += _batch(where, recipe.global_batch_size, config, whole)
         if recipe.precision.value == "fp16" and config.hardware.device == "cpu":
             problems.append(Problem(f"{where}.precision", "fp16 needs a GPU", "take bf16 or fp32"))
     if config.backbone.tiny is not None and config.data.max_length > config.backbone.tiny.positions:
@@ -98,8 +99,11 @@ def _names(config: Config) -> list[Problem]:
     return []
 
 
-def _batch(where: str, batch: int, config: Config) -> list[Problem]:
-    """The global batch is the invariant: it must split evenly into micro batches over the processes."""
+def _batch(where: str, batch: int, config: Config, whole: bool) -> list[Problem]:
+    """The global batch is the invariant: it must split evenly into micro batches over the processes.
+
+    `whole`: a process's share is never split.
+    """
     processes = config.hardware.processes
     if min(batch, processes, config.hardware.micro_batch_size) < 1:
         return []  # said elsewhere
@@ -113,7 +117,7 @@ def _batch(where: str, batch: int, config: Config) -> list[Problem]:
             )
         ]
     share = batch // processes
-    micro = min(config.hardware.micro_batch_size, share)
+    micro = share if whole else min(config.hardware.micro_batch_size, share)
     if share % micro:
         fits = [m for m in range(micro, 0, -1) if share % m == 0][:1]
         fits += [m for m in range(micro, share + 1) if share % m == 0][:1]

@@ -123,6 +123,8 @@ def records_stage(data: Data, source: Source, where: str = "data") -> Stage:
         name: records_stage(part, source.parts[name], f"{where}.parts.{name}")
         for name, part in (data.parts or {}).items()
     }
+    if parents:
+        chosen["parts"] = list(parents)  # in order: labels and rows follow it
     if source.kind == "generated":
         chosen["content"] = {data.reader: toy_entities.VERSION if data.task == "tagging" else toy.VERSION}
     elif not parents:

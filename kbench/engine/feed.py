@@ -27,6 +27,7 @@ class Feed:
         pad: id of the padding token.
         columns: arrays beside the text with one line for each unit of the split, memory-mapped or not.
         width: pad every batch to this many tokens; None: to its longest row.
+        unread: units of the split to leave out like words that were cut off [units], bool; None: no others.
     """
 
     def __init__(
@@ -36,9 +37,13 @@ class Feed:
         pad: int,
         columns: Mapping[str, np.ndarray] | None = None,
         width: int | None = None,
+        unread: np.ndarray | None = None,
     ):
         self.rows = rows
         self.lengths = encoded.lengths[rows]
+        self._starts = encoded.starts
+        if unread is not None and encoded.starts is not None:
+            self._starts = np.where(unread, -1, encoded.starts)
         self._ends = np.cumsum(unit_counts(encoded.unit_ends, rows))
         self._encoded = encoded
         self._pad = pad
@@ -60,19 +65,19 @@ class Feed:
     @cached_property
     def weights(self) -> np.ndarray:
         """How many units the model reads in each row [n]: what the row counts for in a mean."""
-        if self._encoded.starts is None:
+        if self._starts is None:
             return np.ones(len(self), dtype=np.int64)
-        read = np.concatenate([[0], np.cumsum(self._encoded.starts >= 0)])
+        read = np.concatenate([[0], np.cumsum(self._starts >= 0)])
         ends = self._encoded.unit_ends[self.rows]
         found: np.ndarray = read[ends] - read[ends - unit_counts(self._encoded.unit_ends, self.rows)]
         return found
 
     def seen(self, positions: np.ndarray) -> np.ndarray:
         """Line among this feed's units of each unit that the model reads in these positions: none that was cut off."""
-        if self._encoded.starts is None:
+        if self._starts is None:
             return positions
         units = units_of(self._encoded.unit_ends, self.rows[positions])
-        return units_of(self._ends, positions)[self._encoded.starts[units] >= 0]
+        return units_of(self._ends, positions)[self._starts[units] >= 0]
 
     def batch(self, positions: np.ndarray, device: torch.device) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` [B, L] and the columns of these positions, on the device.
@@ -84,9 +89,9 @@ class Feed:
         ids, mask = self._encoded.padded(rows, self._pad, self._width)
         arrays: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         lines = rows
-        if self._encoded.starts is not None:
+        if self._starts is not None:
             lines = units_of(self._encoded.unit_ends, rows)
-            starts = self._encoded.starts[lines].astype(np.int64)
+            starts = self._starts[lines].astype(np.int64)
             row = np.repeat(np.arange(len(rows)), unit_counts(self._encoded.unit_ends, rows))
             read = starts >= 0
             lines, row = lines[read], row[read]

@@ -51,7 +51,7 @@ def uncertainties(grid: Grid, column: str) -> Drawing:
     sampled: Any = stored_method(run)
     plain: Any = stored_method(run, mc=replace(run.config.method.mc, mode=McMode.deterministic))
     records, teachers = sampled.bench.records, sampled.teachers
-    right = teachers.owner[records.labels("train")]
+    right = sampled.right_teacher
     units = np.flatnonzero(right >= 0)  # words outside entities have no right teacher
     count = min(int(grid.table.stated["instances"]), len(units))
     chosen = np.sort(np.random.default_rng(derive(1, "figure 2")).permutation(units)[:count])
@@ -59,7 +59,9 @@ def uncertainties(grid: Grid, column: str) -> Drawing:
     names, gold = sampled.bench.task.outputs, records.labels("train")[chosen]
     values: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     facts = []
-    for name, method in (("entropy of the prediction", plain), ("Monte-Carlo dropout", sampled)):
+    mode = run.config.method.mc.mode
+    drawn = "Monte-Carlo dropout" if mode is McMode.mc else f"method.mc.mode={mode.value}"
+    for name, method in (("entropy of the prediction", plain), (drawn, sampled)):
         u = 1 - method.certainty[chosen]
         own = np.take_along_axis(u, right[chosen, None], 1)[:, 0]
         others = u.copy()
@@ -118,8 +120,10 @@ def supervision(grid: Grid, column: str) -> Drawing:
     }
     far = {name: (gold.exp() * (gold - target)).sum(-1).numpy() for name, target in targets.items()}
     v = margin(certainty, 0.0).numpy()
+    unread = method.unread("train")
+    read = np.full(len(v), True) if unread is None else ~unread
     threshold = float(grid.table.stated["margin_threshold"])
-    groups = {"all": np.full(len(v), True), f"v ≥ {threshold:g}": v >= threshold, f"v < {threshold:g}": v < threshold}
+    groups = {"all": read, f"v ≥ {threshold:g}": read & (v >= threshold), f"v < {threshold:g}": read & (v < threshold)}
     means = [
         [name, group, int(of.sum()), float(far[name][of].mean()) if of.any() else math.nan]
         for name in targets
@@ -131,7 +135,8 @@ def supervision(grid: Grid, column: str) -> Drawing:
     facts.append((f"MUKI-Soft with v ≥ {threshold:g} is closer than Vanilla KD", says, "yes"))
     ends = method.bench.records.ends("train")
     numbers = method.bench.records.numbers("train")[np.searchsorted(ends, np.arange(len(v)), side="right")]
-    each = list(zip(numbers.tolist(), v.tolist(), *(values.tolist() for values in far.values()), strict=True))
+    shown_values = (numbers, v, *far.values())
+    each = list(zip(*(values[read].tolist() for values in shown_values), strict=True))
     shown = [means[0], means[4], means[5]]
 
     def picture(figure: Figure) -> None:
@@ -152,9 +157,8 @@ def wrong_choices(grid: Grid, column: str) -> Drawing:
     run = _run(grid, "muki", column)
     method: Any = stored_method(run)
     records, task, owner = method.bench.records, method.bench.task, method.teachers.owner
-    gold = records.labels("train")
-    certainty = method.certainty[owner[gold] >= 0]
-    gold = gold[owner[gold] >= 0]
+    units = np.flatnonzero(method.right_teacher >= 0)
+    certainty, gold = method.certainty[units], records.labels("train")[units]
     top = np.sort(certainty, 1)
     v = top[:, -1] - top[:, -2]
     wrong = np.take_along_axis(certainty, owner[gold][:, None], 1)[:, 0] < top[:, -1]
@@ -210,9 +214,10 @@ def temperatures(grid: Grid, column: str) -> Drawing:
         rows += [[tau, seed, value] for seed, value in values.items()]
     best = int(np.argmax(means))
     stated, chosen = grid.table.stated, float(grid.table.stated["chosen"])
+    metric = next(cell.metric for (_, c), cell in grid.cells.items() if c == column)
     low, high = stated["peak_between"]
     facts = [
-        (f"tau = {tau:g}", f"{mean:.2f} ± {std:.2f}", "")
+        (f"tau = {tau:g}", f"{mean:.2f}" + (f" ± {std:.2f}" if std else ""), "")
         for tau, mean, std in zip(taus, means, deviations, strict=True)
     ]
     facts.append(("best tau", f"{taus[best]:g}", f"{low} to {high}"))
@@ -224,11 +229,11 @@ def temperatures(grid: Grid, column: str) -> Drawing:
         axes.plot(taus, means, marker="o", color=COLOURS[0])
         low_band, high_band = (np.add(means, np.multiply(sign, deviations)) for sign in (-1, 1))
         axes.fill_between(taus, low_band, high_band, alpha=0.2, color=COLOURS[0], linewidth=0)
-        axes.set(xscale="log", xlabel="tau", ylabel=f"{grid.table.metric} [%]")
+        axes.set(xscale="log", xlabel="tau", ylabel=f"{metric} [%]")
         axes.axvline(chosen, color=COLOURS[6], linewidth=0.8, linestyle=":")
 
     notes = ["mean ± standard deviation over seeds; the dotted line is the paper's choice"]
-    return Drawing({"runs": (["tau", "seed", grid.table.metric], rows)}, facts, picture, size=(5.0, 3.2), notes=notes)
+    return Drawing({"runs": (["tau", "seed", metric], rows)}, facts, picture, size=(5.0, 3.2), notes=notes)
 
 
 FIGURES: dict[str, Callable[[Grid, str], Drawing]] = {

@@ -58,8 +58,8 @@ class Method:
         return {}
 
     @classmethod
-    def check_places(cls, config: Any, data: Data, places: Mapping[str, Located]) -> list[Problem]:
-        """Whether the backbones that were found fit the data."""
+    def check_places(cls, config: Any, data: Data, places: Mapping[str, tuple[Backbone, Located]]) -> list[Problem]:
+        """Whether the backbones that were found fit the data and each other; `student` is the run's own."""
         return []
 
     def stages(self) -> dict[str, Stage]:
@@ -83,6 +83,10 @@ class Method:
 
     def width(self) -> int | None:
         """Tokens that every training batch is padded to; None: its longest row."""
+        return None
+
+    def unread(self, split: str) -> np.ndarray | None:
+        """Words that no student should learn from or be judged by, beside those its own tokenizer cuts off [units]."""
         return None
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -107,18 +107,27 @@ class Bench:
         split: str,
         rows: np.ndarray | None = None,
         columns: Mapping[str, np.ndarray] | None = None,
-        width: int | None = None,
     ) -> Feed:
         """Rows of a split as batches; all of them unless `rows` names some."""
         from kbench.engine.feed import Feed
 
         encoded = self.encoded(split)
         chosen = np.arange(len(encoded)) if rows is None else rows
-        return Feed(encoded, chosen, self.tokenizer.pad_token_id, columns, width)
+        return Feed(encoded, chosen, self.tokenizer.pad_token_id, columns)
 
-    def learnable(self, split: str, rows: np.ndarray) -> np.ndarray:
-        """Those of some rows that a model can learn from: not a sentence of which it reads no word."""
-        return rows[self.feed(split, rows).weights > 0]
+    def lessons(
+        self,
+        rows: np.ndarray,
+        columns: Mapping[str, np.ndarray],
+        width: int | None = None,
+        unread: np.ndarray | None = None,
+    ) -> Feed:
+        """Training rows to learn from, without sentences of which no word is read; arguments as Feed's."""
+        from kbench.engine.feed import Feed
+
+        encoded, pad = self.encoded("train"), self.tokenizer.pad_token_id
+        some = Feed(encoded, rows, pad, unread=unread).weights > 0
+        return Feed(encoded, rows[some], pad, columns, width, unread)
 
     def gold(self, split: str, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Labels of the units of some rows, and where each of these rows ends among them."""

@@ -12,6 +12,7 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kbench.backbones.locate import shape_of
 from kbench.config.keys import key
 from kbench.engine.seeding import derive
 from kbench.errors import Problem, UserError
@@ -21,7 +22,8 @@ from kbench.methods.vanilla_kd import VanillaKd
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from kbench.config.schema import Data
+    from kbench.backbones.locate import Located
+    from kbench.config.schema import Backbone, Data
 
 
 class Train(Enum):
@@ -61,6 +63,19 @@ class Dfa(VanillaKd):
             problems.append(Problem("method.layers", f"must be null or at least 1, is {config.layers}"))
         return problems
 
+    @classmethod
+    def check_places(cls, config: Any, data: Data, places: Mapping[str, tuple[Backbone, Located]]) -> list[Problem]:
+        problems = super().check_places(config, data, places)
+        depths = {name: _depth(*place) for name, place in places.items()}
+        own = depths.pop("student")
+        if (config.layers or 1) > own:
+            problems.append(Problem("method.layers", f"is {config.layers}; the student has {own} layers"))
+        for name, depth in depths.items():
+            if depth < own and config.layers != 1:
+                what = f"has {depth} layers, the student {own}: each of the student's needs one of its own"
+                problems.append(Problem(name, what, "take a smaller student, or method.layers=1: the last ones"))
+        return problems
+
     def block(self) -> Any:
         """The class of the block that aligns one layer."""
         from kbench.methods.alignment import Features
@@ -74,11 +89,6 @@ class Dfa(VanillaKd):
 
         shapes: list[Any] = [model.config, *(teacher.config for teacher in self._models)]
         own, *theirs = [shape.num_hidden_layers for shape in shapes]
-        if (self.config.layers or 1) > own:
-            raise UserError(Problem("method.layers", f"is {self.config.layers}; the student has {own} layers"))
-        if min(theirs) < own and self.config.layers != 1:
-            what = f"has {min(theirs)} layers, the student {own}: each of the student's needs one of its own"
-            raise UserError(Problem("a teacher", what, "take a smaller student, or method.layers=1: the last ones"))
         self._same_tokens()
         layers = paired_layers(own, theirs, self.config.layers)
         torch.manual_seed(derive(self.bench.seed, "alignment"))
@@ -148,3 +158,11 @@ class Dfa(VanillaKd):
             ):
                 hint = "take teachers and a student of one vocabulary, or a method that reads logits only, such as muki"
                 raise UserError(Problem(f"teacher {i}", "has another tokenizer than the student", hint))
+
+
+def _depth(backbone: Backbone, located: Located) -> int:
+    """Layers of a backbone, before it is loaded."""
+    if located.folder is None:
+        assert backbone.tiny is not None
+        return backbone.tiny.layers
+    return int(shape_of(located).get("num_hidden_layers", 0))

@@ -139,6 +139,16 @@ class Muki(TeacherMethod):
                 found[start : start + 8192, i] = 1 - uncertainty(p).numpy()
         return found
 
+    @cached_property
+    def right_teacher(self) -> np.ndarray:
+        """The teacher that knows the gold label of each training unit [units]; -1 of O and of words that were not read.
+
+        For reports only: no loss sees it.
+        """
+        found: np.ndarray = self.teachers.owner[self.bench.records.labels("train")]
+        unread = self.unread("train")
+        return found if unread is None else np.where(unread, -1, found)
+
     def columns(self) -> dict[str, np.ndarray]:
         return super().columns() | {"certainty": self.certainty}
 
@@ -164,8 +174,10 @@ class Muki(TeacherMethod):
         """
         rows, _ = self.bench.split
         units = units_of(self.bench.records.ends("train"), rows)
-        right = self.teachers.owner[self.bench.records.labels("train")[units]]
-        certainty, right = self.certainty[units[right >= 0]], right[right >= 0]
+        units = units[self.right_teacher[units] >= 0]
+        certainty, right = self.certainty[units], self.right_teacher[units]
+        if not len(units):
+            return super().diagnostics()
         wrong = certainty.argmax(1) != right
         top = np.sort(certainty, axis=1)
         margins = top[:, -1] - top[:, -2]

@@ -132,7 +132,9 @@ class TeacherSet:
         if not self.finished:
             return {}  # the teacher's own stage says it
         bench = self.benches[i]
-        return {"model": bench.located.identity, "precision": bench.teacher.precision.value}
+        # its outputs name the seed of its dropout masks
+        precision = bench.teacher.precision.value
+        return {"model": bench.located.identity, "precision": precision, "outputs": self.columns[i]}
 
     def _parents(self, i: int) -> dict[str, Stage]:
         encoded = {"encoded": self.benches[i].encoded_stage}
@@ -148,9 +150,7 @@ def _train(bench: Bench, columns: Sequence[int], seed: int, scope: str, work: Pa
 
     assert bench.runtime is not None and bench.report is not None
     labels = bench.task.local(columns)[bench.records.labels("train")]
-    rows = bench.learnable("train", np.arange(bench.records.rows("train")))
-    if not bench.records.tagged:
-        rows = rows[labels[rows] >= 0]
+    rows = np.arange(bench.records.rows("train")) if bench.records.tagged else np.flatnonzero(labels >= 0)
     model = bench.model(len(columns), derive(seed, "head"))
 
     def loss(model: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -159,7 +159,7 @@ def _train(bench: Bench, columns: Sequence[int], seed: int, scope: str, work: Pa
 
     fit(
         model,
-        bench.feed("train", rows, {"label": labels}),
+        bench.lessons(rows, {"label": labels}),
         loss,
         bench.teacher,
         bench.runtime,

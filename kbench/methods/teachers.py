@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kbench.backbones.locate import named, outputs_of
-from kbench.config.keys import key
+from kbench.config.keys import key, machinery
 from kbench.config.schema import Data
 from kbench.errors import Problem
 from kbench.methods.base import Method, Needs
@@ -50,7 +50,8 @@ class TeacherOptions:
     backbones: list[str] | None = key(
         "what each teacher is trained from: a name of conf/backbone or a folder; null: the run's backbone"
     )
-    models: list[str] | None = key(
+    # their content is in the keys of the stages, wherever they stand
+    models: list[str] | None = machinery(
         "finished teachers instead of trained ones: for each a folder, or a hub id, id@revision; null: train them"
     )
     teacher_seed: int = key("seed of the teachers: they are trained once, only students are repeated")
@@ -81,6 +82,8 @@ def check_teachers(config: TeacherOptions, data: Data) -> list[Problem]:
         for name, value in (("split", config.split), ("backbones", config.backbones), ("models", config.models))
         if value is not None and len(value) != config.teachers
     ]
+    if config.models is not None and config.split is not None and data.task == "tagging":
+        problems.append(Problem("method.split", "goes with teachers that are trained; tags of models have names"))
     if config.models is not None and config.backbones is not None:
         problems.append(Problem("method.backbones", "goes with teachers that are trained; method.models are finished"))
     if config.split is not None:
@@ -130,7 +133,8 @@ def match_outputs(
     """The output of the data set that each output of a finished model stands for.
 
     Names are equal, or equal but for case and punctuation, to the data's labels or to their spelling in its files.
-    `split`, where given, names the model's outputs in its order, for models whose own names say nothing.
+    `split` names the outputs, in their order, of a model whose own names say nothing (LABEL_0, LABEL_1); where they do
+    say something it must name the same labels.
 
     Args:
         names: the model's own names.
@@ -139,9 +143,9 @@ def match_outputs(
         split: the labels of this teacher in `method.split`.
     """
     outputs = data.outputs()
-    if split is not None and data.task == "classification":
-        if len(split) != len(names):
-            return [], [Problem(where, f"has {len(names)} outputs; method.split names {len(split)}")]
+    if split is not None and len(split) != len(names):
+        return [], [Problem(where, f"has {len(names)} outputs; method.split names {len(split)}")]
+    if split is not None and all(re.fullmatch(r"LABEL_\d+", name) for name in names):
         names = split
     known: dict[str, int] = {}
     for spelling in (data.labels, data.source_labels or data.labels):
@@ -157,6 +161,9 @@ def match_outputs(
         problems.append(Problem(where, what, f"labels: {', '.join(data.labels)}\n{hint}".strip()))
     else:
         columns = [known[_plain(name)] for name in names]
+        if split is not None and sorted(columns) != sorted(map(data.labels.index, split)):
+            own = ", ".join(names)
+            problems.append(Problem(where, f"knows {own}; method.split says {', '.join(split)}", "leave it out"))
     if not problems and data.task == "tagging" and 0 not in columns:
         problems.append(Problem(where, "has no output O", f"its outputs: {', '.join(names)}"))
     if len(set(columns)) < len(columns) and not problems:
@@ -190,7 +197,7 @@ class TeacherMethod(Method):
         return {_PLACE.format(i): named(word, setting) for i, word in enumerate(given, start=1)}
 
     @classmethod
-    def check_places(cls, config: Any, data: Data, places: Mapping[str, Located]) -> list[Problem]:
+    def check_places(cls, config: Any, data: Data, places: Mapping[str, tuple[Backbone, Located]]) -> list[Problem]:
         if config.models is None:
             return []
         problems: list[Problem] = []
@@ -198,7 +205,7 @@ class TeacherMethod(Method):
         shared = (0,) if data.task == "tagging" else ()
         for i, model in enumerate(config.models):
             where = f"teacher {i + 1}, {model}"
-            names = outputs_of(places[_PLACE.format(i + 1)])
+            names = outputs_of(places[_PLACE.format(i + 1)][1], where)
             columns, wrong = match_outputs(names, data, where, config.split and config.split[i])
             problems += wrong
             if not wrong and len(columns) - len(shared) < 2:
@@ -226,6 +233,13 @@ class TeacherMethod(Method):
         from kbench.methods.integration import Union
 
         return Union(self.teachers.columns, len(self.bench.task.outputs))
+
+    def unread(self, split: str) -> np.ndarray | None:
+        """Words that the student or a teacher does not read [units]; None of texts, which all are read."""
+        if not self.bench.records.tagged:
+            return None
+        starts = [bench.encoded(split).starts for bench in (self.bench, *self.teachers.benches)]
+        return np.any([one < 0 for one in starts if one is not None], axis=0)
 
     def stored(self, name: str, split: str) -> np.ndarray:
         """An array of a finished stage, memory-mapped."""
@@ -277,7 +291,7 @@ def _who(config: Any, bench: Bench) -> tuple[list[list[int]], bool]:
         return [bench.task.known(block) for block in blocks(bench.data, config.teachers, config.split)], False
     found = []
     for i in range(config.teachers):
-        names = outputs_of(bench.places[_PLACE.format(i + 1)][1])
+        names = outputs_of(bench.places[_PLACE.format(i + 1)][1], "")
         columns, problems = match_outputs(names, bench.data, "", config.split and config.split[i])
         assert not problems  # checked before the run started
         found.append(columns)

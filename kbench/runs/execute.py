@@ -25,11 +25,10 @@ from kbench.engine.predict import predict
 from kbench.engine.recipe import Selection
 from kbench.engine.runtime import Runtime
 from kbench.engine.seeding import derive
-from kbench.errors import Problem, UserError
 from kbench.files import write_atomically
 from kbench.methods.base import Method
 from kbench.methods.bench import Bench
-from kbench.runs.prepare import CHECKPOINTS, MODEL, STAGES, Run
+from kbench.runs.prepare import CHECKPOINTS, MODEL, SCORES, STAGES, Run
 from kbench.runs.reporter import Reporter
 from kbench.runs.result import Result, Setting
 from kbench.stages.store import Store
@@ -59,7 +58,6 @@ def execute(run: Run, runtime: Runtime, reporter: Reporter) -> Result:
 
     trained = None
     records = bench.records
-    _check_kept(run, records)
     if method.trained:
         kept, trained = _train(method, bench, runtime, run, seconds)
     else:
@@ -84,6 +82,7 @@ def execute(run: Run, runtime: Runtime, reporter: Reporter) -> Result:
     if runtime.is_main:
         lines = bench.task.predictions(scores, records, "test")
         result.hashes["predictions"] = _write_lines(run.folder / PREDICTIONS, lines)
+        shutil.rmtree(run.folder / SCORES, ignore_errors=True)
         for split in config.keep_scores:
             run.scores(split).parent.mkdir(exist_ok=True)
             array = io.BytesIO()
@@ -95,13 +94,6 @@ def execute(run: Run, runtime: Runtime, reporter: Reporter) -> Result:
         shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
     runtime.barrier()
     return result
-
-
-def _check_kept(run: Run, records: Records) -> None:
-    absent = [split for split in run.config.keep_scores if split not in records.splits]
-    if absent:
-        there = f"there are: {', '.join(records.splits)}"
-        raise UserError(Problem("keep_scores", f"{run.config.data.name} has no {absent[0]} split", there))
 
 
 def _train(
@@ -122,7 +114,7 @@ def _train(
     model = bench.model(len(bench.task.outputs), derive(bench.seed, "head"))
     trained = fit(
         method.student(model),
-        bench.feed("train", bench.learnable("train", learn), columns, method.width()),
+        bench.lessons(learn, columns, method.width(), method.unread("train")),
         method.loss,
         bench.train,
         runtime,
@@ -148,10 +140,11 @@ def _train(
 def _setting(run: Run, records: Records) -> Setting:
     config = run.config
     others = [backbone.name for backbone, _ in run.places.values()]
+    place = f" from {config.backbone.path}" if config.backbone.path else ""
     return Setting(
         method=config.method.name,
         data=config.data.name,
-        backbone=config.backbone.name + (f" (teachers: {', '.join(others)})" if others else ""),
+        backbone=config.backbone.name + place + (f" (teachers: {', '.join(others)})" if others else ""),
         seed=config.seed,
         source=run.source,
         rows={split: records.rows(split) for split in records.splits},

@@ -19,7 +19,7 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from kbench import registry
-from kbench.backbones.locate import Located, locate
+from kbench.backbones.locate import Located, locate, shape_of
 from kbench.config.compose import load, save
 from kbench.config.identity import digest, run_science
 from kbench.config.schema import Backbone, Config
@@ -139,9 +139,14 @@ def prepare(config: Config, say: Callable[[Stage, str, float], None] | None = No
         problems += error.problems
     if problems or located is None:
         raise UserError(*problems)
-    found = {name: place for name, (_, place) in places.items()}
-    problems += method.check_places(config.method, config.data, found)
-    for backbone, place in [(config.backbone, located), *places.values()]:
+    own = config.backbone, located
+    problems += method.check_places(config.method, config.data, {"student": own, **places})
+    problems += [
+        Problem("keep_scores", f"{config.data.name} has no {split} split")
+        for split in config.keep_scores
+        if split not in Records(records).splits
+    ]
+    for backbone, place in [own, *places.values()]:
         problems += _check_length(config, backbone, place)
     if problems:
         raise UserError(*problems)
@@ -159,11 +164,7 @@ def _check_length(config: Config, backbone: Backbone, located: Located) -> list[
     """Texts may not be longer than a backbone has positions for."""
     if located.folder is None:
         return []  # checked with the configuration
-    path = Path(located.folder) / "config.json"
-    try:
-        shape = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise BackboneError(Problem(str(path), f"is no configuration of a model: {error}")) from error
+    shape = shape_of(located)
     # RoBERTa's family counts positions from the padding id on, so two are lost
     lost = 2 if "roberta" in str(shape.get("model_type", "")) else 0
     positions = shape.get("max_position_embeddings")

@@ -25,8 +25,8 @@ def stored_method(run: Run, **options: Any) -> Method:
     """
     config = run.config
     made_with = dataclasses.replace(config.method, **options)
-    method: Method = registry.load("method", config.method.name)(made_with, run.bench())
     store = Store(Path(config.outputs).expanduser() / STAGES)
+    method: Method = registry.load("method", config.method.name)(made_with, run.bench(store=store))
     folders = {}
     for name, stage in method.stages().items():
         if not store.has(stage):

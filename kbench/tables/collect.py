@@ -11,7 +11,7 @@ from kbench import registry
 from kbench.config.compose import compose, sweep_values
 from kbench.errors import ConfigError, Problem, UserError
 from kbench.runs.prepare import Run, config_hash, prepare
-from kbench.runs.result import RESULT, Result
+from kbench.runs.result import Result
 from kbench.tables.spec import Axis, Table
 
 
@@ -61,7 +61,7 @@ class Grid:
         """Read the results that are there."""
         for cell in self.cells.values():
             for seed, run in cell.runs.items():
-                if (run.folder / RESULT).is_file():
+                if run.done:
                     cell.results[seed] = Result.load(run.folder)
 
     def values(self, row: str, column: str) -> dict[int, float]:
@@ -132,7 +132,7 @@ def grid(table: Table, overrides: Sequence[str], rows: Sequence[str] = (), colum
     chosen_rows = {name: axis for name, axis in table.rows.items() if not rows or name in rows}
     chosen = {name: axis for name, axis in table.columns.items() if not columns or name in columns}
     _refuse_unread(common, chosen_rows)
-    origin = {name: name for name in chosen}
+    origin = {name: name for name, axis in chosen.items() if not _overridden(axis, common)}
     if data is not None:
         chosen, origin = _on_data(chosen, data, common)
     cells: dict[tuple[str, str], Cell] = {}
@@ -141,7 +141,7 @@ def grid(table: Table, overrides: Sequence[str], rows: Sequence[str] = (), colum
         if column_axis.average:
             continue
         for row, row_axis in chosen_rows.items():
-            if (row, origin[column]) in table.absent:
+            if (row, origin.get(column)) in table.absent:
                 cells[row, column] = Cell(why="the paper leaves it empty")
                 continue
             own = [*row_axis.overrides, *column_axis.overrides]
@@ -165,7 +165,7 @@ def _on_data(columns: dict[str, Axis], data: str, common: list[str]) -> tuple[di
     """
     matching = {name: axis for name, axis in columns.items() if f"data={data}" in axis.overrides}
     if matching:
-        return matching, {name: name for name in matching}
+        return matching, {name: name for name in matching if not _overridden(matching[name], common)}
     made: dict[str, Axis] = {}
     origin: dict[str, str] = {}
     said = {_key(text) for text in common} | {"data"}
@@ -176,8 +176,14 @@ def _on_data(columns: dict[str, Axis], data: str, common: list[str]) -> tuple[di
         own = f"{data}_{name}" if others else data
         label = f"{axis.label}: {data}" if others else data
         made[own] = Axis(f"{label} (not in the paper)", (f"data={data}", *others))
-        origin[own] = name
+        if not _overridden(axis, common):
+            origin[own] = name
     return made, origin
+
+
+def _overridden(axis: Axis, common: list[str]) -> bool:
+    """Whether a user's override changes what makes a column."""
+    return bool({_key(text) for text in common} & {_key(text) for text in axis.overrides})
 
 
 def _key(text: str) -> str:
@@ -211,7 +217,9 @@ def _cell(own: list[str], common: list[str], seeds: list[int], in_paper: bool, m
         return Cell(why=f"kbench has no method {method} yet")
     words = [*own, *_fitting(common, method)]
     config = compose(words)
-    paper = in_paper and config_hash(config) == config_hash(compose(own))
+    # weights from elsewhere may be anything, whatever the backbone is called
+    elsewhere = config.backbone.path is not None or getattr(config.method, "models", None) is not None
+    paper = in_paper and not elsewhere and config_hash(config) == config_hash(compose(own))
     try:
         run = prepare(config)
     except UserError as error:

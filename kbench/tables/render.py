@@ -18,7 +18,7 @@ _DEFINITIONS = (
     "interval (Welch). reproduced: the interval lies within the tolerance; above, below: it lies on one side of 0; "
     "within noise: it holds 0 but is wider than the tolerance; other setting: not the paper's data, backbone or "
     "recipe, so that the numbers do not compare and only the claims do. Right teacher: share of the student's training "
-    "rows on which the most certain teacher is the one that knows the gold class."
+    "rows (of sentences: entity words) on which the most certain teacher is the one that knows the gold class."
 )
 
 

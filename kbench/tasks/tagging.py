@@ -39,7 +39,7 @@ class Tagging:
 
     def local(self, columns: Sequence[int]) -> np.ndarray:
         """Output of such a model for each tag of the data set [outputs]; entities it does not know are O."""
-        found = np.zeros(len(self.outputs), dtype=np.int64)
+        found = np.full(len(self.outputs), list(columns).index(0), dtype=np.int64)
         found[list(columns)] = np.arange(len(columns))
         return found
 

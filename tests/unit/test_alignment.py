@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kbench.errors import UserError
 from kbench.methods.alignment import Aligned, CommonFeatures, Features, mean_square, mmd, paired_layers
 from kbench.methods.cfl import Cfl
 from kbench.methods.dfa import Dfa, Train
@@ -827,12 +826,19 @@ def test_blocks_depend_on_the_seed_of_the_run_alone(dfa: Whole) -> None:
     assert not torch.equal(found[0], found[2])
 
 
-@pytest.mark.parametrize(("layers", "depth", "match"), [(None, 1, "1 layers"), (3, 4, "method.layers")])
-def test_layers_that_cannot_be_paired_are_refused(dfa: Whole, layers: int | None, depth: int, match: str) -> None:
-    dfa.method.config = options(layers=layers)
-    dfa.method._models = [dfa.teachers[0], bert(num_hidden_layers=depth)]
-    with pytest.raises(UserError, match=match):
-        Dfa.student(dfa.method, dfa.student)
+@pytest.mark.parametrize(
+    ("layers", "depth", "refused"),
+    [(None, 2, None), (None, 4, None), (1, 1, None), (None, 1, "teacher_2"), (3, 4, "method.layers")],
+)
+def test_layers_that_cannot_be_paired_are_refused_before_anything_starts(
+    layers: int | None, depth: int, refused: str | None
+) -> None:
+    def place(layers: int) -> tuple[SimpleNamespace, SimpleNamespace]:
+        return SimpleNamespace(tiny=SimpleNamespace(layers=layers)), SimpleNamespace(folder=None)
+
+    places = {"student": place(2), "teacher_1": place(2), "teacher_2": place(depth)}
+    found = Dfa.check_places(options(layers=layers, models=None), None, places)  # type: ignore[arg-type]
+    assert [problem.where for problem in found] == ([refused] if refused else [])
 
 
 def test_rate_of_the_blocks_and_width_of_the_batches(dfa: Whole) -> None:
