@@ -52,27 +52,13 @@ def in_process(overrides: list[str], outputs: Path, **runtime: Any) -> Any:
 
 def bench_of(run: Any, **runtime: Any) -> Any:
     """What the method of a run works with, to look into its stages and data."""
-    from kbench.data.records import Records
     from kbench.engine.runtime import Runtime
-    from kbench.methods.bench import Bench
     from kbench.runs.prepare import STAGES
     from kbench.runs.reporter import Reporter
     from kbench.stages.store import Store
 
-    config = run.config
-    return Bench(
-        data=config.data,
-        backbone=config.backbone,
-        located=run.located,
-        records=Records(run.records),
-        train=config.train,
-        teacher=config.teacher,
-        seed=config.seed,
-        places=run.places,
-        runtime=Runtime(**runtime),
-        store=Store(Path(config.outputs) / STAGES),
-        report=Reporter(run.folder, main=False),
-    )
+    store = Store(Path(run.config.outputs) / STAGES)
+    return run.bench(runtime=Runtime(**runtime), store=store, report=Reporter(run.folder, main=False))
 
 
 def points(run: Any, scope: str = "student") -> list[dict[str, Any]]:

@@ -482,7 +482,7 @@ def test_mask_padding(method, data, toy):
         student = one.student(bench.model(len(bench.task.outputs), 0)).eval()
         assert one.width() == (None if masked else 64)
         for width in (None, 64):
-            batch = bench.feed("train", rows, one.columns(), width).batch(rows, torch.device("cpu"))
+            batch = bench.lessons(rows, one.columns(), width).batch(rows, torch.device("cpu"))
             assert width is None or batch["input_ids"].shape[1] == width
             with torch.no_grad():
                 terms = one.loss(student, batch | {"step_units": torch.tensor(8)})

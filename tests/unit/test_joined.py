@@ -132,6 +132,21 @@ def test_a_split_that_one_part_lacks_is_left_out(news: list[str], tmp_path: Path
     assert Records(Store(tmp_path / "out").get(records_stage(part, locate(part)))).splits[1] == "validation"
 
 
+def test_sentences_are_joined_or_refused_in_words(tmp_path: Path) -> None:
+    raw = yaml.safe_load((registry.conf_root() / "data" / "toy_pair.yaml").read_text())
+    raw["defaults"] = ["toy_entities@parts.one", "toy_entities@parts.other", "_self_"]
+    raw |= {"name": "pair", "task": "tagging", "metrics": ["f1"], "labels": list("ABCDEFGH")}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "pair.yaml").write_text("# Sentences twice.\n" + yaml.safe_dump(raw))
+    words = ["method=finetune", "data=pair", "backbone=tiny", "train=quick"]
+    try:
+        ((_, config),) = check(words, sweep=False, config_dir=str(tmp_path))
+    except ConfigError:
+        return
+    records = Records(Store(tmp_path / "out").get(records_stage(config.data, locate(config.data))))
+    assert records.rows("train") == 2400 and records.labels("train").max() == 16
+
+
 def test_absent_parts_are_named_together(news: list[str], tmp_path: Path) -> None:
     words = ["method=finetune", "backbone=tiny", *news, "data.parts.agnews.path=/nowhere/a"]
     words.append("data.parts.titles.path=/nowhere/b")

@@ -28,6 +28,7 @@ from kbench.engine.recipe import Precision, Recipe, Schedule, Selection
 from kbench.engine.runtime import Runtime
 from kbench.metrics.tagging import entity_scores
 from kbench.runs.prepare import prepare
+from kbench.runs.stored import stored_method
 from kbench.stages.store import Store
 from kbench.tasks.tagging import Tagging
 
@@ -240,6 +241,20 @@ def test_a_column_with_a_line_for_each_row_is_refused(rows: Rows, tmp_path: Path
         Feed(made(tmp_path / "e", rows), np.arange(40), 0, {"label": np.zeros(40)})
 
 
+def test_words_may_be_left_out_as_if_they_were_cut_off(rows: Rows, tmp_path: Path) -> None:
+    encoded = made(tmp_path / "e", rows)
+    unread = np.random.default_rng(0).random(int(encoded.unit_ends[-1])) < 0.4
+    chosen, units = np.array(CHOSEN), iter(unread)
+    cut = [(length, [-1 if next(units) else start for start in starts]) for length, starts in rows]
+    harmed = Feed(made(tmp_path / "c", cut), chosen, 0)
+    feed = Feed(encoded, chosen, 0, unread=unread)
+    assert feed.weights.tolist() == harmed.weights.tolist() != Feed(encoded, chosen, 0).weights.tolist()
+    for positions in (np.arange(11), np.array([4, 1, 7])):
+        assert feed.seen(positions).tolist() == harmed.seen(positions).tolist()
+        ours, theirs = (one.batch(positions, torch.device("cpu")) for one in (feed, harmed))
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs) and set(ours) == set(theirs)
+
+
 @pytest.mark.parametrize("size", [1, 3, 16, 64])
 def test_predictions_stand_on_the_line_of_their_word_whatever_the_batch(size: int, rows: Rows, tmp_path: Path) -> None:
     encoded = made(tmp_path / "e", rows)
@@ -379,6 +394,18 @@ def test_words_that_were_cut_off_are_o(method: list[str], toy: Callable) -> None
     assert (gold[starts < 0] != "O").any() and (predicted[starts >= 0] != "O").any()
 
 
+def test_words_that_were_cut_off_are_no_part_of_the_share_of_right_teachers(toy: Callable) -> None:
+    run, result = toy("method=muki", "data.max_length=8", data="toy_entities")
+    method: Any = stored_method(run)
+    bench = bench_of(run)
+    units = units_of(bench.records.ends("train"), bench.split[0])
+    own = method.teachers.owner[bench.records.labels("train")[units]]
+    read = (own >= 0) & (bench.encoded("train").starts[units] >= 0)
+    assert 0 < read.sum() < (own >= 0).sum()
+    right = method.certainty[units[read]].argmax(1) == own[read]
+    assert result.diagnostics["right_teacher_share"] == pytest.approx(right.mean())
+
+
 @pytest.mark.parametrize("method", ["finetune", "uhc", "muki", "dfa"])
 def test_a_sentence_of_which_no_word_is_read_is_not_learnt_from(method: str, tmp_path: Path) -> None:
     """Alone in a micro batch it would have a loss that is no number."""
@@ -474,5 +501,8 @@ def test_a_tagger_of_some_types_calls_the_others_o() -> None:
     task = Tagging(OUTPUTS, ["f1"])
     assert task.known([0, 2]) == [0, 1, 2, 5, 6] and task.known([1]) == [0, 3, 4]
     assert task.local([0, 3, 4]).tolist() == [0, 0, 0, 1, 2, 0, 0]
-    # a finished model may have them in any order
+
+
+def test_a_finished_tagger_may_have_o_anywhere() -> None:
+    task = Tagging(OUTPUTS, ["f1"])
     assert task.local([4, 3, 0]).tolist() == [2, 2, 2, 1, 0, 2, 2]
