@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -216,3 +217,15 @@ def test_a_run_has_a_teacher_for_each_part(toy: Callable) -> None:
     assert {tuple(LABELS[:6]), tuple(LABELS[6:])} <= found
     assert result.setting.rows == {"train": 400, "test": 48} and result.setting.source.startswith("joined: toy from")
     assert {name.rpartition("_on_")[0] for name in result.diagnostics} == {"teacher_1_accuracy", "teacher_2_accuracy"}
+
+
+def test_the_order_of_the_parts_is_part_of_the_key() -> None:
+    data = compose(["data=toy_pair"]).data
+    assert data.parts is not None
+    turned = replace(data, parts=dict(reversed(data.parts.items())))
+    assert records_stage(turned, locate(turned)).key != records_stage(data, locate(data)).key
+
+
+def test_an_option_of_a_part_that_nothing_reads_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.parts\.toy\.max_length +is not read"):
+        compose(["data=toy_pair", "data.parts.toy.max_length=4"])
