@@ -124,7 +124,8 @@ def shown(accuracies: list[float], paper: Published | None, *, train: int = 1600
     published = {"one": {"one": paper}} if paper else {}
     table = Table("p/t", "", "", "accuracy", (1, 2, 3), 3, 1.0, axis, axis, published)
     results = {seed: result(accuracy, train) for seed, accuracy in enumerate(accuracies, start=1)}
-    grid = Grid(table, axis, axis, {("one", "one"): Cell(paper_setting=paper_setting, results=results)}, ())
+    cell = Cell(paper_setting=paper_setting, metric="accuracy", results=results)
+    grid = Grid(table, axis, axis, {("one", "one"): cell}, ())
     return render.lines(grid)[0].verdict
 
 
