@@ -185,7 +185,7 @@ def _read(data: Data, source: Source, work: Path) -> tuple[dict[str, pa.Table], 
         except DataError as error:
             problems += error.problems
     if problems:
-        raise DataError(*problems[:_SHOWN])
+        raise DataError(*list(dict.fromkeys(problems))[:_SHOWN])
     tables = {split: _open(path) for split, path in paths.items()}
     found = {split: table.num_rows for split, table in tables.items()}
     if "all" in tables:
