@@ -97,7 +97,7 @@ def training(folder: Path) -> list[tuple[str, float, float, str]]:
 
     from kbench.config.compose import compose
     from kbench.data.records import Records
-    from kbench.engine.feed import Feed
+    from kbench.engine.feed import Feed, inputs
     from kbench.engine.loop import fit
     from kbench.engine.runtime import Runtime
     from kbench.engine.sampler import epoch_batches
@@ -153,7 +153,7 @@ def training(folder: Path) -> list[tuple[str, float, float, str]]:
         return train
 
     def supervised(model: Any, batch: Any) -> Any:
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        logits = model(**inputs(batch)).logits
         return cross_entropy(logits, batch["label"])
 
     teachers = [bench.model(size, 2 + i).eval() for i, size in enumerate(sizes)]
@@ -162,8 +162,7 @@ def training(folder: Path) -> list[tuple[str, float, float, str]]:
         """Both teachers run in every step; the certainty is read from a file, as in the release."""
         with torch.no_grad():
             for i, teacher in enumerate(teachers):
-                inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-                batch[f"teacher_{i}"] = teacher(**inputs).logits
+                batch[f"teacher_{i}"] = teacher(**inputs(batch)).logits
         return sum(method.loss(model, batch).values())
 
     padded = Feed(bench.encoded("train"), chosen, bench.tokenizer.pad_token_id, columns, width=config.data.max_length)
@@ -269,6 +268,8 @@ def memory(folder: Path) -> list[tuple[str, float, float, str]]:
         lengths = np.full(rows, 60, dtype=np.int64)
         np.cumsum(lengths).tofile(place / "train.ends")
         np.zeros(rows * 60, dtype=np.int32).tofile(place / "train.ids")
+        tokens = {"train": {"all": rows * 60, "unknown": 0}}
+        (place / "encoded.json").write_text(json.dumps({"sequences": 1, "tokens": tokens}))
         np.save(place / "logits.npy", np.zeros((rows, 4), dtype=np.float32))
         found = subprocess.run(
             [sys.executable, "-c", MEMORY, str(place)], check=True, capture_output=True, text=True

@@ -5,6 +5,7 @@ Weights are read from safetensors only; no code of a repository is run.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +23,61 @@ _DROPOUTS = (
 )  # fmt: skip
 
 
-def load_tokenizer(folder: Path, words: bool = False) -> Any:
+def load_tokenizer(folder: Path, words: bool = False, kind: str = "auto") -> Any:
     """The tokenizer of a backbone's folder.
 
     Args:
         folder: tokenizer files.
         words: it will be given words, not texts: a byte-level tokenizer (RoBERTa's) then puts the space before each
             that it had in running text.
+        kind: auto, as the files say; or kobert, for the tokenizer that KoBERT brings as code.
 
     Raises:
-        BackboneError: the folder gives no real vocabulary.
+        BackboneError: the folder gives no real vocabulary, or a package that its tokenizer needs is missing.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-        if words and getattr(tokenizer, "add_prefix_space", None) is False:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, add_prefix_space=True)
-    except (OSError, ValueError) as error:
-        raise BackboneError(Problem(str(folder), f"gives no tokenizer: {_short(error)}")) from error
+    if kind == "kobert":
+        from kbench.backbones.kobert import load_kobert
+
+        tokenizer = load_kobert(folder)
+    elif kind == "auto":
+        tokenizer = _auto_tokenizer(folder, words)
+    else:
+        raise ValueError(f"no such kind of tokenizer: {kind}")
     if len(tokenizer) < _SMALLEST_VOCABULARY:
         raise BackboneError(
             Problem(str(folder), f"the tokenizer knows only {len(tokenizer)} pieces", "tokenizer files are missing")
         )
     tokenizer.padding_side = "right"
     return tokenizer
+
+
+def _auto_tokenizer(folder: Path, words: bool) -> Any:
+    more = _mecab(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, **more)
+        if words and getattr(tokenizer, "add_prefix_space", None) is False:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, add_prefix_space=True)
+    except ModuleNotFoundError as error:  # MeCab or its dictionary
+        hint = "pip install 'kbench[resources]'"
+        raise BackboneError(Problem(str(folder), f"its tokenizer misses a package: {_short(error)}", hint)) from error
+    except (OSError, ValueError) as error:
+        raise BackboneError(Problem(str(folder), f"gives no tokenizer: {_short(error)}", _untyped(folder))) from error
+    return tokenizer
+
+
+def _mecab(folder: Path) -> dict[str, Any]:
+    """What a Japanese tokenizer must be told: folders that name no dictionary were made when ipadic was the default.
+
+    transformers has since changed its default to unidic_lite, which cuts words in other places.
+    """
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # what is wrong with it, AutoTokenizer says
+    given = settings.get("mecab_kwargs") or {}
+    if settings.get("word_tokenizer_type") != "mecab" or "mecab_dic" in given:
+        return {}
+    return {"mecab_kwargs": {**given, "mecab_dic": "ipadic"}}
 
 
 def load_model(folder: Path, auto: Any, *, classes: int, seed: int, dropout: float | None = None) -> nn.Module:
@@ -81,7 +114,7 @@ def load_model(folder: Path, auto: Any, *, classes: int, seed: int, dropout: flo
         )
         left = model.base_model.load_state_dict(encoder.state_dict(), strict=False)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise BackboneError(Problem(str(folder), f"cannot be loaded: {_short(error)}")) from error
+        raise BackboneError(Problem(str(folder), f"cannot be loaded: {_short(error)}", _untyped(folder))) from error
     missing = sorted(key for key in {*info["missing_keys"], *left.missing_keys} if not key.startswith("pooler."))
     if missing:
         hint = "is it a model of another type?"
@@ -106,11 +139,41 @@ def load_trained(folder: Path, auto: Any) -> nn.Module:
     return model.eval()
 
 
+def load_encoder(folder: Path, *, seed: int = 0, layers: int | None = None) -> nn.Module:
+    """An encoder without head or pooler, frozen, in eval mode.
+
+    Args:
+        folder: as for `load_model`.
+        seed: of the weights, where the folder has none (tiny).
+        layers: keep only so many layers, counted from the embeddings; None: all.
+
+    Raises:
+        BackboneError: as `load_model`.
+    """
+    model: Any = load_model(folder, AutoModel, classes=2, seed=seed)
+    model.pooler = None
+    stack = getattr(getattr(model, "encoder", None), "layer", None)
+    if layers is not None and stack is not None:
+        model.encoder.layer = stack[:layers]
+        model.config.num_hidden_layers = len(model.encoder.layer)
+    found: nn.Module = model.requires_grad_(False).eval()
+    return found
+
+
 def set_dropout(model: nn.Module, p: float) -> None:
     """Give every dropout layer of a model the same probability."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = p
+
+
+def _untyped(folder: Path) -> str:
+    """The way out where config.json is older than transformers' model types, such as OSCAR's; empty elsewhere."""
+    try:
+        typed = "model_type" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return "" if typed else 'add "model_type" to its config.json; of an old BERT, such as OSCAR, it is "bert"'
 
 
 def _short(error: BaseException) -> str:

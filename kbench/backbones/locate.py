@@ -86,8 +86,8 @@ def named(word: str, setting: str) -> schema.Backbone:
             )
         )
     return schema.Backbone(
-        name=word, hub=hub, package=None, install=None, sha256=None, path=path, tiny=None, dropout=None,
-        languages=["any"], licence="",
+        name=word, hub=hub, package=None, install=None, sha256=None, path=path, tokenizer="auto", tiny=None,
+        dropout=None, languages=["any"], licence="",
     )  # fmt: skip
 
 
@@ -102,6 +102,15 @@ def shape_of(located: Located) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise BackboneError(Problem(str(path), f"is no configuration of a model: {error}")) from error
+
+
+def depth_and_width(backbone: schema.Backbone, located: Located) -> tuple[int, int]:
+    """Layers and hidden size of a backbone, before it is loaded; 0 where its config.json does not say."""
+    if located.folder is None:
+        assert backbone.tiny is not None
+        return backbone.tiny.layers, backbone.tiny.width
+    shape = shape_of(located)
+    return int(shape.get("num_hidden_layers", 0)), int(shape.get("hidden_size", 0))
 
 
 def outputs_of(located: Located, where: str) -> list[str]:

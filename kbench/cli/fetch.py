@@ -62,6 +62,8 @@ def _fetch(group: str, name: str) -> int:
             return max(_fetch(group, part) for part in parts)
         elif group == "data" and found["reader"] not in GENERATED[found["task"]]:
             console.line(name, f"has no pinned hub copy; take the original files: {found['cite']}")
+        elif group == "backbone" and not found["tiny"]:
+            console.line(name, "is not on the hub; its YAML says where it is from: backbone.path=FOLDER")
         else:
             console.line(name, "is built by kbench: nothing to fetch")
         return 0

@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   kbench reproduce muki/table1
   kbench reproduce muki/table1 data=agnews data.train_size=1000 data.test_size=2000 backbone=minilm seed=1,2
   kbench reproduce muki/figure6 data=toy
+  kbench reproduce kr2/table1 data=toy_pos reader=tiny resource=tiny_large
   kbench reproduce muki/table1 data=toy --rows supervised,ensemble,muki_soft"""
 
 

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def check(overrides: list[str], *, sweep: bool, config_dir: str | None = None) -
                 groups.append(override)
         points: list[tuple[list[str], DictConfig]] = []
         for choice in itertools.product(*map(_expand, groups)):
-            base = _compose_base([*choice, *extra])
+            base = _compose_base([*choice, *extra]) if extra else _packaged(tuple(choice))
             known = strict.flat_keys(base)
             texts: list[list[str]] = []
             for override in values:
@@ -254,6 +255,12 @@ def _compose_base(groups: list[str]) -> DictConfig:
         mark = error.problem_mark
         where = f"{mark.name}, line {mark.line + 1}" if mark else "a YAML file"
         raise ConfigError(Problem(where, f"is no YAML: {error.problem}")) from error
+
+
+@cache
+def _packaged(groups: tuple[str, ...]) -> DictConfig:
+    """The same of the packaged YAML alone, which does not change while kbench runs; nobody may write into it."""
+    return _compose_base(list(groups))
 
 
 def _key(text: str) -> str:

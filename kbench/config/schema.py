@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from kbench.config.keys import key, machinery
@@ -12,16 +13,50 @@ from kbench.errors import Problem
 from kbench.registry import near
 
 # task -> names of its metrics in kbench.metrics; a test holds the two together
-METRICS = {"classification": ("accuracy", "macro_f1"), "tagging": ("f1", "precision", "recall")}
+METRICS = {
+    "classification": ("accuracy", "macro_f1"),
+    "tagging": ("f1", "precision", "recall"),
+    "pos": ("accuracy", "macro_f1", "f1"),
+    "choice": ("accuracy",),
+}
 # task -> names of its readers in kbench.data, likewise
 READERS = {
-    "classification": ("ag_csv", "label_last", "label_first", "label_tab_last", "file_per_class", "parquet"),
+    "classification": ("ag_csv", "label_last", "label_first", "label_tab_last", "file_per_class", "parquet", "snli"),
     "tagging": ("conll_columns", "conll_brackets", "wikiann"),
+    "pos": ("conllu", "conllu_fused"),
+    "choice": ("swag", "piqa", "hellaswag"),
 }
 # readers that make the rows themselves, likewise
-GENERATED = {"classification": ("toy", "toy_other"), "tagging": ("toy_entities",)}
+GENERATED = {
+    "classification": ("toy", "toy_other", "toy_inference"),
+    "tagging": ("toy_entities",),
+    "pos": ("toy_pos",),
+    "choice": ("toy_choice",),
+}
 # the reader of a data set that is made of others
 JOINED = "joined"
+# tasks whose units are the words of a sentence; readers whose rows are a first text and one or several second ones
+OF_WORDS = ("tagging", "pos")
+OF_PAIRS = ("snli", "toy_inference", *READERS["choice"], *GENERATED["choice"])
+
+# kinds of tokenizers that a backbone may have
+TOKENIZERS = ("auto", "kobert")
+
+
+class Layout(Enum):
+    """What a row of a data set holds."""
+
+    text = "text"
+    words = "words"
+    pairs = "pairs"
+
+
+class TrainData(Enum):
+    """What a data set of several languages is learned from."""
+
+    native = "native"
+    translated = "translated"
+    english = "english"
 
 
 def _plain_name(where: str, name: str) -> list[Problem]:
@@ -48,17 +83,34 @@ class Rows:
 
 
 @dataclass
+class Treebanks:
+    """The treebanks of one language."""
+
+    names: list[str] = machinery("their folders, in the order in which they are joined")
+    rows: Rows = machinery("sentences they have together")
+
+
+@dataclass
 class Data:
     """A data set: where its splits come from, what its labels are, how it is cut."""
 
     name: str = key("name of the data set")
-    task: str = key("what a model must do with it: classification (of texts) or tagging (of words)")
+    task: str = key(
+        "what a model must do with it: classification (of texts), tagging (entities), pos (parts of speech) or choice"
+    )
     languages: list[str] = machinery("ISO 639-1 codes of the texts")
-    labels: list[str] = key("classes, or entity types, in order; the order decides which teacher gets which")
+    labels: list[str] = key(
+        "classes, entity types, parts of speech, or names of the choices, in order; it decides which teacher gets which"
+    )
     source_labels: list[str] | None = key("the labels as the files spell them, in the same order; null: as `labels`")
     metrics: list[str] = key("metrics, the main one first")
-    reader: str = key("name of the reader of the original files (kbench/data/readers.py, sentences.py)")
+    reader: str = key("name of the reader of the original files (kbench/data: readers, sentences, treebanks, pairs)")
     encoding: str = key("how the files spell letters as bytes")
+    lang: str | None = key("language that is tested, of a data set of several; null: it has one set of rows")
+    train_data: TrainData | None = key(
+        "of several languages, what is learned: native text, English text translated, or english; null: there is one"
+    )
+    treebanks: dict[str, Treebanks] | None = machinery("language -> its treebanks, of a data set of several")
     files: dict[str, str] = machinery("split -> glob of its original files, gzipped or not, inside the folder")
     folder: str = machinery("folder of the original files under KBENCH_DATA")
     path: str | None = machinery("folder of the original files; null: KBENCH_DATA, then the hub's cache")
@@ -79,6 +131,39 @@ class Data:
         if self.task != "tagging":
             return list(self.labels)
         return ["O", *(f"{position}-{label}" for label in self.labels for position in "BI")]
+
+    @property
+    def layout(self) -> Layout:
+        """What a row holds."""
+        if self.task in OF_WORDS:
+            return Layout.words
+        return Layout.pairs if self.reader in OF_PAIRS else Layout.text
+
+    def split_language(self, split: str) -> str | None:
+        """The language of a split: where the training text is not native it is chosen on English, too."""
+        if split == "test" or self.train_data is TrainData.native:
+            return self.lang
+        return "en" if split == "validation" or self.train_data is TrainData.english else self.lang
+
+    def patterns(self) -> dict[str, list[str]]:
+        """split -> globs of its original files."""
+        if self.treebanks is None or self.lang is None:
+            return {split: [pattern] for split, pattern in self.files.items()}
+        found = {}
+        for split in [split for split in self.files if split != "translated"]:
+            translated = split == "train" and self.train_data is TrainData.translated
+            pattern = self.files["translated" if translated else split]
+            lang = self.split_language(split) or self.lang
+            names = self.treebanks[lang].names
+            found[split] = list(dict.fromkeys(pattern.format(treebank=name, lang=lang) for name in names))
+        return found
+
+    def complete(self) -> Rows:
+        """The size of the complete data set: of English training text that of the English treebanks."""
+        if self.treebanks is None or self.lang is None:
+            return self.rows
+        train = self.lang if self.train_data is TrainData.native else "en"
+        return Rows(self.treebanks[train].rows.train, self.treebanks[self.lang].rows.test)
 
     def check(self, where: str = "data") -> list[Problem]:
         """Rules that a type cannot say. `where` is the configuration node."""
@@ -109,11 +194,30 @@ class Data:
             )
         if self.max_length < 3:
             problems.append(Problem(f"{where}.max_length", f"must be at least 3, is {self.max_length}"))
-        return problems + self._check_parts(where)
+        return problems + self._check_languages(where) + self._check_parts(where)
+
+    def _check_languages(self, where: str) -> list[Problem]:
+        """A language, and what is learned, belong to a data set of several."""
+        chosen = {"lang": self.lang, "train_data": self.train_data}
+        if self.treebanks is None:
+            return [
+                Problem(f"{where}.{name}", f"{self.name} has one set of rows", "leave it out")
+                for name, value in chosen.items()
+                if value is not None
+            ]
+        known = ", ".join(self.treebanks)
+        problems = [Problem(f"{where}.{name}", "has no value") for name, value in chosen.items() if value is None]
+        if self.lang is not None and self.lang not in self.treebanks:
+            problems.append(Problem(f"{where}.lang", f"no such language: {self.lang}", f"there are: {known}"))
+        if self.train_data not in (None, TrainData.native) and "en" not in self.treebanks:
+            problems.append(Problem(f"{where}.train_data", "needs the treebanks of en", f"there are: {known}"))
+        if self.train_data is TrainData.translated and "translated" not in self.files:
+            problems.append(Problem(f"{where}.files", "has no pattern for translated training text"))
+        return problems
 
     def _check_labels(self, where: str) -> list[Problem]:
         problems = []
-        fewest, what = (2, "a model needs two at least") if self.task == "classification" else (1, "it needs a type")
+        fewest, what = (1, "it needs a type") if self.task == "tagging" else (2, "a model needs two at least")
         if len(self.labels) < fewest:
             noun = "label" if len(self.labels) == 1 else "labels"
             problems.append(Problem(f"{where}.labels", f"has {len(self.labels)} {noun}", what))
@@ -129,7 +233,7 @@ class Data:
         problems = []
         for name, part in (self.parts or {}).items():
             problems += part.check(f"{where}.parts.{name}")
-            if part.parts is not None or part.task != "classification" or self.task != "classification":
+            if part.parts is not None or {self.task, part.task} != {"classification"} or part.layout is Layout.pairs:
                 problems.append(Problem(f"{where}.parts.{name}", "must be a plain data set of texts to classify"))
         count = sum(len(part.labels) for part in (self.parts or {}).values())
         if self.parts is not None and count != len(self.labels):
@@ -170,6 +274,7 @@ class Backbone:
     install: str | None = machinery("command that installs that package; null: none")
     sha256: str | None = key("expected hash of the package's model.safetensors; null: not checked")
     path: str | None = machinery("local folder with config, tokenizer and model.safetensors; null: none")
+    tokenizer: str = key("how its files are read: auto, or kobert for the tokenizer that KoBERT brings as code")
     tiny: Tiny | None = key("shape of a model built here; null: pre-trained")
     dropout: float | None = key("dropout everywhere; null: as in the checkpoint")
     languages: list[str] = machinery("ISO 639-1 codes the pre-training covered; [any]: learns from the data alone")
@@ -180,6 +285,9 @@ class Backbone:
         problems = [*_plain_name("backbone.name", self.name)]
         if self.dropout is not None and not 0 <= self.dropout < 1:
             problems.append(Problem("backbone.dropout", f"must lie in [0, 1), is {self.dropout}"))
+        if self.tokenizer not in TOKENIZERS:
+            hint = f"there are: {', '.join(TOKENIZERS)}"
+            problems.append(Problem("backbone.tokenizer", f"no such tokenizer: {self.tokenizer}", hint))
         if self.tiny is not None:
             problems += self.tiny.check()
         return problems

@@ -72,10 +72,11 @@ def rules(config: Config) -> list[Problem]:
     recipes = {"train": config.train}
     if method.needs.teachers:  # type: ignore[attr-defined]
         problems += config.teacher.check("teacher")
-        if config.teacher.selection is not Selection.last:
+        if config.teacher.selection is not Selection.last and not method.selects_teachers:  # type: ignore[attr-defined]
             problems.append(Problem("teacher.selection", "must be last: a teacher has no validation rows of its own"))
         recipes["teacher"] = config.teacher
-    problems += method.check(config.method, config.data)  # type: ignore[attr-defined]
+    if config.data.task in method.needs.tasks:  # type: ignore[attr-defined]
+        problems += method.check(config.method, config.data)  # type: ignore[attr-defined]
     if method.whole_batch and config.hardware.processes > 1:  # type: ignore[attr-defined]
         what = f"{config.method.name} compares all rows of a batch with each other: one process must hold them"
         problems.append(Problem("hardware.processes", what, "take 1"))
@@ -134,16 +135,12 @@ def _batch(where: str, batch: int, config: Config, whole: bool) -> list[Problem]
 def fits(config: Config) -> list[Problem]:
     """Whether the method can run on this data at all."""
     method: Any = registry.load("method", config.method.name)
-    problems = []
-    if config.data.task not in method.needs.tasks:
-        problems.append(
-            Problem(
-                f"data={config.data.name}",
-                f"is a {config.data.task} data set; {config.method.name} does {', '.join(sorted(method.needs.tasks))}",
-                "kbench ls data",
-            )
-        )
-    return problems
+    task = config.data.task
+    if task in method.needs.tasks:
+        return []
+    able = [name for name in registry.choices("method") if task in registry.load("method", name).needs.tasks]  # type: ignore[attr-defined]
+    what = f"is a {task} data set; {config.method.name} does {', '.join(sorted(method.needs.tasks))}"
+    return [Problem(f"data={config.data.name}", what, f"write method=NAME; for {task}: {', '.join(able)}")]
 
 
 def doubts(config: Config) -> list[str]:

@@ -1,20 +1,27 @@
 """Texts as token ids, ragged and memory-mapped: nothing is padded before it is in a batch.
 
-<split>.ids       the ids of all rows one after another, raw int32
-<split>.ends      int64, raw: where each row ends in <split>.ids
+A row is one *sequence* of tokens, or, where it has several second texts to choose from, one for each of them.
+
+<split>.ids       the ids of all sequences one after another, raw int32
+<split>.ends      int64, raw: where each sequence ends in <split>.ids
+<split>.types     of pairs: which text each token is of, for models that are told, raw int8
 <split>.starts    of sentences: place in its row of each word's first token, raw int32; -1 where it was cut off
 <split>.units     of sentences: where each row's words end in <split>.starts, raw int64
+encoded.json      sequences of a row; per split its tokens, and how many of them are the unknown one
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kbench.config.schema import Layout
 from kbench.data.records import Records
+from kbench.data.words import WordEncoder
 from kbench.stages.stage import Stage
 
 _BATCH = 1000
@@ -24,15 +31,25 @@ class Encoded:
     """The token ids of one split.
 
     Attributes:
-        lengths: tokens of each row [rows].
+        sequences: sequences of each row.
+        lengths: tokens of each row, over all its sequences [rows].
         unit_ends: where each row's units end [rows]; a text is one unit, a sentence has its words.
         starts: of sentences, token in its row at which a unit is read [units], -1 where it was cut off; None of texts.
+        unknown: share of the tokens that are the unknown one.
     """
 
     def __init__(self, folder: Path, split: str):
-        self._ends = np.memmap(folder / f"{split}.ends", dtype=np.int64, mode="r")
-        self.lengths: np.ndarray = np.diff(self._ends, prepend=0).astype(np.int32)
+        info = json.loads((folder / "encoded.json").read_text(encoding="utf-8"))
+        self.sequences = int(info["sequences"])
+        tokens = info["tokens"][split]
+        self.unknown: float = tokens["unknown"] / max(1, tokens["all"])
+        self.ends: np.ndarray = np.memmap(folder / f"{split}.ends", dtype=np.int64, mode="r")
+        self.sequence_lengths: np.ndarray = np.diff(self.ends, prepend=0).astype(np.int32)
+        self.lengths: np.ndarray = self.sequence_lengths.reshape(-1, self.sequences).sum(1, dtype=np.int32)
         self._ids = np.memmap(folder / f"{split}.ids", dtype=np.int32, mode="r")
+        self._types: np.ndarray | None = None
+        if (folder / f"{split}.types").exists():
+            self._types = np.memmap(folder / f"{split}.types", dtype=np.int8, mode="r")
         self.unit_ends: np.ndarray = np.arange(1, len(self) + 1)
         self.starts: np.ndarray | None = None
         if (folder / f"{split}.starts").exists():
@@ -42,15 +59,30 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def padded(self, rows: np.ndarray, pad: int, width: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Rows as a rectangle: ids and mask, both int64 [rows, width]; width is the longest row unless given."""
-        lengths = self.lengths[rows]
+    def sequences_of(self, rows: np.ndarray) -> np.ndarray:
+        """The sequences of some rows [rows * sequences], in the rows' order."""
+        return (rows[:, None] * self.sequences + np.arange(self.sequences)).reshape(-1)
+
+    def padded(self, rows: np.ndarray, pad: int, width: int | None = None) -> dict[str, np.ndarray]:
+        """Rows as rectangles: `input_ids`, `attention_mask` and, where there are types, `token_type_ids`.
+
+        All int64 [rows, width], or [rows, sequences, width] where a row has several; width is the longest sequence
+        unless given.
+        """
+        chosen = self.sequences_of(rows)
+        lengths = self.sequence_lengths[chosen]
         width = int(lengths.max()) if width is None else width
-        ids = np.full((len(rows), width), pad, dtype=np.int64)
-        mask = np.arange(width) < lengths[:, None]
-        for line, (end, length) in enumerate(zip(self._ends[rows], lengths, strict=True)):
-            ids[line, :length] = self._ids[end - length : end]
-        return ids, mask.astype(np.int64)
+        found = {"input_ids": np.full((len(chosen), width), pad, dtype=np.int64)}
+        found["attention_mask"] = (np.arange(width) < lengths[:, None]).astype(np.int64)
+        if self._types is not None:
+            found["token_type_ids"] = np.zeros((len(chosen), width), dtype=np.int64)
+        for line, (end, length) in enumerate(zip(self.ends[chosen], lengths, strict=True)):
+            found["input_ids"][line, :length] = self._ids[end - length : end]
+            if self._types is not None:
+                found["token_type_ids"][line, :length] = self._types[end - length : end]
+        if self.sequences == 1:
+            return found
+        return {name: array.reshape(len(rows), self.sequences, width) for name, array in found.items()}
 
 
 def encode_stage(
@@ -62,7 +94,7 @@ def encode_stage(
         records: the rows.
         tokenizer: gives the tokenizer, from the backbone's stage folder where it has one.
         backbone: the stage that builds the backbone, or the identity of one that stands ready.
-        max_length: longest row in tokens, special tokens included.
+        max_length: longest sequence in tokens, special tokens included.
     """
     chosen: dict[str, Any] = {"records": records.content, "max_length": max_length}
     parents = {"backbone": backbone} if isinstance(backbone, Stage) else {}
@@ -71,39 +103,86 @@ def encode_stage(
 
     def build(work: Path, folders: Mapping[str, Path]) -> None:
         encode = tokenizer(folders.get("backbone"))
+        info: dict[str, Any] = {"sequences": 1, "tokens": {}}
         for split in records.splits:
-            _encode_split(records, split, encode, max_length, work)
+            encoder = ENCODERS[records.layout](encode, max_length)
+            info["tokens"][split] = _encode_split(records, split, encoder, work)
+            info["sequences"] = encoder.sequences
+        (work / "encoded.json").write_text(json.dumps(info), encoding="utf-8")
 
-    return Stage("encoded", 1, chosen, build, parents)
+    return Stage("encoded", 2, chosen, build, parents)
 
 
-def _encode_split(records: Records, split: str, tokenizer: Any, max_length: int, work: Path) -> None:
+class TextEncoder:
+    """Token ids of rows; beside them, over all rows so far, what a batch needs, and how many tokens were unknown."""
+
+    sequences = 1
+
+    def __init__(self, tokenizer: Any, max_length: int):
+        self.tokenizer, self.max_length = tokenizer, max_length
+        self.unknown = self.total = 0
+        self.arrays: dict[str, list[np.ndarray]] = {}
+
+    def encode(self, rows: Sequence[Any]) -> list[np.ndarray]:
+        """Ids of each sequence, int32 [tokens]."""
+        return self._encoded(list(rows))
+
+    def _encoded(self, *texts: list[str]) -> list[np.ndarray]:
+        batch = self.tokenizer(*texts, truncation=True, max_length=self.max_length)
+        rows = [np.asarray(row, dtype=np.int32) for row in batch["input_ids"]]
+        special = self.tokenizer.num_special_tokens_to_add(pair=len(texts) > 1)
+        self.total += sum(map(len, rows)) - special * len(rows)
+        self.unknown += sum(int((row == self.tokenizer.unk_token_id).sum()) for row in rows)
+        if len(texts) > 1 and "token_type_ids" in batch:
+            self.arrays.setdefault("types", []).extend(
+                np.asarray(row, dtype=np.int8) for row in batch["token_type_ids"]
+            )
+        return rows
+
+
+class PairEncoder(TextEncoder):
+    """The same of a first text with each of its second ones."""
+
+    def encode(self, rows: Sequence[Any]) -> list[np.ndarray]:
+        self.sequences = len(rows[0]) - 1
+        return self._encoded(
+            [first for first, *seconds in rows for _ in seconds], [second for _, *seconds in rows for second in seconds]
+        )
+
+
+class SentenceEncoder(TextEncoder):
+    """The same of sentences, word by word."""
+
+    def __init__(self, tokenizer: Any, max_length: int):
+        super().__init__(tokenizer, max_length)
+        self._encoder = WordEncoder(tokenizer, max_length)
+
+    def encode(self, rows: Sequence[Any]) -> list[np.ndarray]:
+        found, starts = self._encoder.encode(list(rows))
+        self.unknown, self.total = self._encoder.unknown, self._encoder.total
+        self.arrays.setdefault("starts", []).extend(starts)
+        return found
+
+
+ENCODERS = {Layout.text: TextEncoder, Layout.words: SentenceEncoder, Layout.pairs: PairEncoder}
+
+
+def _encode_split(records: Records, split: str, encoder: TextEncoder, work: Path) -> dict[str, int]:
+    """Write a split; gives its tokens, special ones left out, and how many of them are the unknown one."""
     count = records.rows(split)
-    ends = np.empty(count, dtype=np.int64)
+    read = records.texts if records.layout is Layout.text else records.pieces
+    ends: list[np.ndarray] = []
     written = 0
-    read = records.words if records.tagged else records.texts
-    starts: list[np.ndarray] = []
     with (work / f"{split}.ids").open("wb") as file:
         for start in range(0, count, _BATCH):
-            texts = read(split, start, min(start + _BATCH, count))
-            batch = tokenizer(texts, truncation=True, max_length=max_length, is_split_into_words=records.tagged)
-            rows: Sequence[Sequence[int]] = batch["input_ids"]
+            rows = encoder.encode(read(split, start, min(start + _BATCH, count)))
             lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-            np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]).tofile(file)
-            ends[start : start + len(rows)] = written + np.cumsum(lengths)
+            np.concatenate(rows).tofile(file)
+            ends.append(written + np.cumsum(lengths))
             written += int(lengths.sum())
-            if records.tagged:
-                starts += [_first_tokens(batch.word_ids(row), len(words)) for row, words in enumerate(texts)]
-    ends.tofile(work / f"{split}.ends")
+    np.concatenate(ends).tofile(work / f"{split}.ends")
+    for name, arrays in encoder.arrays.items():
+        np.concatenate(arrays).tofile(work / f"{split}.{name}")
     if records.tagged:
-        np.concatenate(starts).tofile(work / f"{split}.starts")
         records.ends(split).tofile(work / f"{split}.units")
-
-
-def _first_tokens(word_ids: Sequence[int | None], words: int) -> np.ndarray:
-    """Place of each word's first token [words]; -1 where it was cut off or the tokenizer made nothing of it."""
-    found = np.full(words, -1, dtype=np.int32)
-    for place in range(len(word_ids) - 1, -1, -1):
-        if word_ids[place] is not None:
-            found[word_ids[place]] = place
-    return found
+    return {"all": encoder.total, "unknown": encoder.unknown}

@@ -1,6 +1,7 @@
 """Rows of a data set as memory-mapped arrow files: read once from the source, checked, cut to size, then shared.
 
-<split>.arrow   row (number in the source split); text and label, or words and their labels (index into data.outputs())
+<split>.arrow   row (number in the source split); what the row holds, a text, the words of a sentence, or a first text
+                and its second ones; its label, or the label of each word (index into data.outputs())
 records.json    rows and labels of each split, what the source held, hash of the content
 """
 
@@ -18,11 +19,13 @@ import numpy as np
 import pyarrow as pa
 
 from kbench.config.identity import science
-from kbench.config.schema import Data
-from kbench.data import toy, toy_entities
+from kbench.config.schema import Data, Layout
+from kbench.data import toy, toy_entities, toy_reading
+from kbench.data.pairs import PAIR_READERS
 from kbench.data.readers import READERS
 from kbench.data.sentences import SENTENCE_READERS
 from kbench.data.source import Source
+from kbench.data.treebanks import TREEBANK_READERS
 from kbench.engine.seeding import derive
 from kbench.errors import DataError, Problem
 from kbench.registry import near
@@ -32,7 +35,14 @@ SPLITS = ("train", "validation", "test")
 _BATCH = 8192
 _SHOWN = 5
 _TEXTS = pa.schema([("row", pa.int64()), ("text", pa.string()), ("label", pa.int32())])
-_SENTENCES = pa.schema([("row", pa.int64()), ("text", pa.list_(pa.string())), ("label", pa.list_(pa.int32()))])
+_SCHEMAS = {
+    Layout.text: _TEXTS,
+    Layout.words: pa.schema(
+        [("row", pa.int64()), ("text", pa.list_(pa.string())), ("label", pa.list_(pa.int32()))],
+    ),
+    Layout.pairs: pa.schema([("row", pa.int64()), ("text", pa.list_(pa.string())), ("label", pa.int32())]),
+}
+_READERS: dict[str, Any] = {**READERS, **SENTENCE_READERS, **TREEBANK_READERS, **PAIR_READERS}
 
 
 class Records:
@@ -56,9 +66,14 @@ class Records:
         return str(self.info["content"])
 
     @property
+    def layout(self) -> Layout:
+        """What a row holds."""
+        return Layout(self.info["layout"])
+
+    @property
     def tagged(self) -> bool:
         """Whether the words of a row have labels of their own."""
-        return bool(self.info["tagged"])
+        return self.layout is Layout.words
 
     def rows(self, split: str) -> int:
         """Number of rows of a split."""
@@ -69,12 +84,12 @@ class Records:
         return self._tables[split]
 
     def texts(self, split: str, start: int = 0, stop: int | None = None) -> list[str]:
-        """The texts of rows start to stop; of sentences, their words with spaces between."""
+        """The texts of rows start to stop; of sentences and pairs, their words or texts with spaces between."""
         found = self._slice(split, start, stop)
-        return [" ".join(words) for words in found] if self.tagged else found
+        return found if self.layout is Layout.text else [" ".join(pieces) for pieces in found]
 
-    def words(self, split: str, start: int = 0, stop: int | None = None) -> list[list[str]]:
-        """The words of sentences start to stop."""
+    def pieces(self, split: str, start: int = 0, stop: int | None = None) -> list[list[str]]:
+        """The words of sentences start to stop; of pairs, the first text and its second ones."""
         return self._slice(split, start, stop)
 
     def labels(self, split: str) -> np.ndarray:
@@ -116,8 +131,8 @@ def units_of(ends: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def records_stage(data: Data, source: Source, where: str = "data") -> Stage:
     """The stage that makes `Records` from a source. `where` is the configuration node, for messages."""
-    names = ("task", "reader", "encoding", "labels", "source_labels", "subset_seed")
-    names += ("train_size", "validation_size", "test_size")
+    names = ("task", "reader", "encoding", "labels", "source_labels", "subset_seed", "train_size", "validation_size")
+    names += ("test_size",)
     chosen = {name: value for name, value in science(data).items() if name in names}
     parents = {
         name: records_stage(part, source.parts[name], f"{where}.parts.{name}")
@@ -126,7 +141,7 @@ def records_stage(data: Data, source: Source, where: str = "data") -> Stage:
     if parents:
         chosen["parts"] = list(parents)  # in order: labels and rows follow it
     if source.kind == "generated":
-        chosen["content"] = {data.reader: toy_entities.VERSION if data.task == "tagging" else toy.VERSION}
+        chosen["content"] = {data.reader: _GENERATORS[data.reader][0]}
     elif not parents:
         chosen["content"] = source.content()
     if "all" in source.files:
@@ -142,7 +157,7 @@ def records_stage(data: Data, source: Source, where: str = "data") -> Stage:
             shutil.rmtree(work)  # mended files have another key: nobody would continue this
             raise
 
-    return Stage("records", 3, chosen, build, parents)
+    return Stage("records", 4, chosen, build, parents)
 
 
 def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
@@ -168,7 +183,7 @@ def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 def _strata(table: pa.Table) -> np.ndarray:
     """The class of each row; sentences are all of one."""
-    if pa.types.is_list(table.schema.field("label").type):
+    if table.schema.field("label").type != pa.int32():
         return np.zeros(table.num_rows, dtype=np.int64)
     found: np.ndarray = table["label"].to_numpy()
     return found
@@ -181,7 +196,7 @@ def _read(data: Data, source: Source, work: Path) -> tuple[dict[str, pa.Table], 
     for split, rows in _source_rows(data, source).items():
         paths[split] = work / f"{split}.whole"
         try:
-            _write_arrow(paths[split], rows, _SENTENCES if data.task == "tagging" else _TEXTS)
+            _write_arrow(paths[split], rows, _SCHEMAS[data.layout])
         except DataError as error:
             problems += error.problems
     if problems:
@@ -256,48 +271,57 @@ def _write(data: Data, source: Source, tables: dict[str, pa.Table], found: dict[
         del table
     for path in work.glob("*.whole"):
         path.unlink()
-    info = {"rows": rows, "classes": counts, "found": found, "source": source.kind, "tagged": data.task == "tagging"}
+    info = {"rows": rows, "classes": counts, "found": found, "source": source.kind, "layout": data.layout.value}
     info["content"] = content.hexdigest()
     (work / "records.json").write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _count(data: Data, table: pa.Table) -> dict[str, int]:
-    """Rows of each class, or entities of each type."""
+    """Rows of each class, words of each part of speech, or entities of each type."""
     labels = table["label"].combine_chunks()
-    if data.task == "tagging":
-        tags = np.bincount(labels.flatten().to_numpy(), minlength=len(data.outputs()))
-        return dict(zip(data.labels, map(int, tags[1::2]), strict=True))
-    return dict(zip(data.labels, map(int, np.bincount(labels.to_numpy(), minlength=len(data.labels))), strict=True))
+    labels = labels.flatten() if data.layout is Layout.words else labels
+    counts = np.bincount(labels.to_numpy(), minlength=len(data.outputs()))
+    return dict(zip(data.labels, map(int, counts[1::2] if data.task == "tagging" else counts), strict=True))
+
+
+# reader -> version, rows of each split, and what makes the (content, label or labels) of a split
+_GENERATORS: dict[str, tuple[int, Mapping[str, int], Any]] = {
+    "toy": (toy.VERSION, toy.SIZES, lambda data, split: toy.generate(split, len(data.labels))),
+    "toy_other": (toy.VERSION, toy.SIZES, lambda data, split: toy.generate(split, len(data.labels), other=True)),
+    "toy_entities": (
+        toy_entities.VERSION, toy_entities.SIZES, lambda data, split: _named(data, toy_entities.generate(split)),
+    ),
+    "toy_pos": (
+        toy_reading.VERSION, toy_reading.SIZES_POS, lambda data, split: _named(data, toy_reading.generate_pos(split)),
+    ),
+    "toy_inference": (
+        toy_reading.VERSION, toy_reading.SIZES_INFERENCE, lambda data, split: toy_reading.generate_inference(split),
+    ),
+    "toy_choice": (
+        toy_reading.VERSION, toy_reading.SIZES_CHOICE, lambda data, split: toy_reading.generate_choice(split),
+    ),
+}  # fmt: skip
+
+
+def _named(data: Data, made: Iterator[tuple[list[str], list[str]]]) -> Iterator[tuple[list[str], list[int]]]:
+    """Generated sentences with indices in place of the tags' names."""
+    index = {name: position for position, name in enumerate(data.outputs())}
+    return ((words, [index[tag] for tag in tags]) for words, tags in made)
 
 
 def _source_rows(data: Data, source: Source) -> dict[str, Iterator[tuple[int, Any, Any]]]:
     """split -> its (row number, text or words, label or labels) rows, checked as they are read."""
     if source.kind != "generated":
         return {split: _checked(data, source, paths) for split, paths in source.files.items()}
-    if data.task == "tagging":
-        index = {name: position for position, name in enumerate(data.outputs())}
-        return {
-            split: ((row, words, [index[t] for t in tags]) for row, (words, tags) in enumerate(made))
-            for split in toy_entities.SIZES
-            for made in [toy_entities.generate(split)]
-        }
-    other = data.reader == "toy_other"
-    return {
-        split: ((row, text, label) for row, (text, label) in enumerate(made))
-        for split in toy.SIZES
-        for made in [toy.generate(split, len(data.labels), other=other)]
-    }
+    _, sizes, generate = _GENERATORS[data.reader]
+    return {split: ((row, *made) for row, made in enumerate(generate(data, split))) for split in sizes}
 
 
 def _checked(data: Data, source: Source, paths: tuple[Path, ...]) -> Iterator[tuple[int, Any, Any]]:
     names = data.source_labels or data.labels
-    read: Any
+    read: Any = _READERS["parquet" if source.kind == "hub" else data.reader]
     if source.kind == "hub":
-        read, names = READERS["parquet"], [str(index) for index in range(len(data.labels))]
-    elif data.task == "tagging":
-        read = SENTENCE_READERS[data.reader]
-    else:
-        read = READERS[data.reader]
+        names = [str(index) for index in range(len(data.labels))]
     spelt = ["O", *(f"{position}-{name}" for name in names for position in "BI")] if data.task == "tagging" else names
     index = {name: position for position, name in enumerate(spelt)}
     problems: list[Problem] = []
@@ -313,10 +337,13 @@ def _checked(data: Data, source: Source, paths: tuple[Path, ...]) -> Iterator[tu
                 )
                 if unknown is not None:
                     known = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-                    wrong = unknown if isinstance(label, str) else unknown.partition("-")[2]
+                    wrong = unknown.partition("-")[2] if data.task == "tagging" else unknown
                     problems.append(Problem(where, f"unknown label {wrong!r}{near(wrong, names)}", f"labels: {known}"))
                 elif isinstance(text, str) and not text.strip():
                     problems.append(Problem(where, "has no text"))
+                elif data.task == "choice" and len(text) != 1 + len(names):
+                    hint = f"a row of {data.name} has {len(names)}: {', '.join(data.labels)}"
+                    problems.append(Problem(where, f"has {len(text) - 1} choices", hint))
                 else:
                     yield row - 1, text, index[label] if isinstance(label, str) else [index[one] for one in label]
                 if len(problems) >= _SHOWN:

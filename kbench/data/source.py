@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kbench.config.schema import GENERATED, Data
+from kbench.data.pairs import COMPANIONS
 from kbench.errors import DataError, Problem
 from kbench.files import hash_file
 
@@ -21,17 +22,22 @@ class Source:
         kind: files, hub, generated or joined.
         where: folder or hub address, for people.
         files: split -> its files in order; `all` where the data set has no official split.
+        beside: split -> files that hold the labels of these.
         parts: name -> source of each data set that is joined.
     """
 
     kind: str
     where: str
     files: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    beside: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     parts: dict[str, Source] = field(default_factory=dict)
 
     def content(self) -> dict[str, list[str]]:
         """Hashes of the files of each split: what the rows are, wherever they stand."""
-        return {split: [hash_file(path) for path in paths] for split, paths in self.files.items()}
+        return {
+            split: [hash_file(path) for path in (*paths, *self.beside.get(split, ()))]
+            for split, paths in self.files.items()
+        }
 
 
 def locate(data: Data) -> Source:
@@ -69,7 +75,9 @@ def _joined(parts: dict[str, Data]) -> Source:
             problems += error.problems
     if problems:
         raise DataError(*problems)
-    return Source("joined", "; ".join(f"{name} from {one.kind}: {one.where}" for name, one in found.items()), {}, found)
+    return Source(
+        "joined", "; ".join(f"{name} from {one.kind}: {one.where}" for name, one in found.items()), parts=found
+    )
 
 
 def cached(data: Data) -> Source | None:
@@ -94,22 +102,31 @@ def cached(data: Data) -> Source | None:
 def _files(data: Data, folder: Path, setting: str) -> Source:
     if not folder.is_dir():
         raise DataError(Problem(setting, f"there is no folder {folder}", f"it should hold {_expected(data)}"))
-    files, problems = {}, []
-    for split, pattern in data.files.items():
-        paths = tuple(sorted(path for path in folder.glob(pattern) if path.is_file()))
+    files, beside, problems = {}, {}, []
+    for split, patterns in data.patterns().items():
+        found = {pattern: sorted(path for path in folder.glob(pattern) if path.is_file()) for pattern in patterns}
+        paths = tuple(path for of_pattern in found.values() for path in of_pattern)
         twice = [path for path in paths if path.with_name(f"{path.name}.gz") in paths]
         problems += [Problem(str(path), "stands beside its own .gz copy", "remove one of them") for path in twice]
+        if data.reader in COMPANIONS:
+            beside[split] = tuple(COMPANIONS[data.reader](path) for path in paths)
+            problems += [
+                Problem(str(path), f"has no file of labels beside it, {labels.name}")
+                for path, labels in zip(paths, beside[split], strict=True)
+                if not labels.is_file()
+            ]
         if paths:
             files[split] = paths
-        elif split != "validation":
-            problems.append(Problem(str(folder), f"holds no file {pattern} for the {split} split"))
+        # a treebank of several may be the one that is missing
+        absent = [pattern for pattern in patterns if not found[pattern] and (paths or split != "validation")]
+        problems += [Problem(str(folder), f"holds no file {pattern} for the {split} split") for pattern in absent]
     if problems:
         raise DataError(*problems)
-    return Source("files", str(folder), files)
+    return Source("files", str(folder), files, beside)
 
 
 def _expected(data: Data) -> str:
-    return ", ".join(f"{pattern} ({split})" for split, pattern in data.files.items())
+    return ", ".join(f"{pattern} ({split})" for split, patterns in data.patterns().items() for pattern in patterns)
 
 
 def _absent(data: Data, root: str | None) -> Problem:

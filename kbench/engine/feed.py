@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,16 @@ from torch import Tensor
 
 from kbench.data.encode import Encoded
 from kbench.data.records import unit_counts, units_of
+
+# what a model is called with; the rest of a batch is for the loss
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "resource", "resource_mask")
+
+
+class Beside(Protocol):
+    """Further inputs of a model, beside the text."""
+
+    def batch(self, rows: np.ndarray, device: torch.device) -> dict[str, Tensor]:
+        """Those of some rows of the split, by the name of the model's argument."""
 
 
 class Feed:
@@ -28,6 +38,7 @@ class Feed:
         columns: arrays beside the text with one line for each unit of the split, memory-mapped or not.
         width: pad every batch to this many tokens; None: to its longest row.
         unread: units of the split to leave out like words that were cut off [units], bool; None: no others.
+        beside: gives the model further inputs; None: the text is all.
     """
 
     def __init__(
@@ -38,6 +49,7 @@ class Feed:
         columns: Mapping[str, np.ndarray] | None = None,
         width: int | None = None,
         unread: np.ndarray | None = None,
+        beside: Beside | None = None,
     ):
         self.rows = rows
         self.lengths = encoded.lengths[rows]
@@ -48,6 +60,7 @@ class Feed:
         self._encoded = encoded
         self._pad = pad
         self._width = width
+        self._beside = beside
         self._columns = dict(columns or {})
         total = int(encoded.unit_ends[-1]) if len(encoded) else 0
         for name, column in self._columns.items():
@@ -82,26 +95,29 @@ class Feed:
     def batch(self, positions: np.ndarray, device: torch.device) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` [B, L] and the columns of these positions, on the device.
 
-        Of sentences there is also `units` [U], where in the B * L tokens each unit is read, and `row_units` [B], how
-        many of them a row has; columns have U lines.
+        Of pairs there is also `token_type_ids` where the model is told; rows with K choices have [B, K, L]. Of
+        sentences there is `units` [U], where in the B * L tokens each unit is read, `unit_stops` [U], where its tokens
+        have ended, and `row_units` [B], how many of them a row has; columns have U lines.
         """
         rows = self.rows[positions]
-        ids, mask = self._encoded.padded(rows, self._pad, self._width)
-        arrays: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        arrays: dict[str, Any] = self._encoded.padded(rows, self._pad, self._width)
         lines = rows
-        if self._starts is not None:
+        if self._starts is not None and self._encoded.starts is not None:
             lines = units_of(self._encoded.unit_ends, rows)
             starts = self._starts[lines].astype(np.int64)
             row = np.repeat(np.arange(len(rows)), unit_counts(self._encoded.unit_ends, rows))
             read = starts >= 0
-            lines, row = lines[read], row[read]
-            arrays["units"] = row * ids.shape[1] + starts[read]
+            # a word ends where the next one begins, the last one that was not cut off before the final special token
+            following = np.append(self._encoded.starts[lines[1:]], -1)
+            following[np.flatnonzero(np.diff(row, append=-1))] = -1
+            stops = np.where(following < 0, self._encoded.lengths[rows[row]] - 1, following)
+            lines, row, width = lines[read], row[read], arrays["input_ids"].shape[1]
+            arrays["units"] = row * width + starts[read]
+            arrays["unit_stops"] = row * width + stops[read]
             arrays["row_units"] = np.bincount(row, minlength=len(rows))
         arrays |= {name: np.ascontiguousarray(column[lines]) for name, column in self._columns.items()}
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        if device.type != "cuda":
-            return tensors
-        return {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in tensors.items()}
+        tensors = {name: moved(torch.from_numpy(array), device) for name, array in arrays.items()}
+        return tensors | (self._beside.batch(rows, device) if self._beside else {})
 
     def by_length(self, size: int) -> list[np.ndarray]:
         """Positions in batches of `size`, longest rows first, so that little is padding and memory peaks at once."""
@@ -119,8 +135,25 @@ class Feed:
         return found
 
 
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on the device, copied while the device works."""
+    return tensor if device.type != "cuda" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What of a batch a model is called with."""
+    return {name: batch[name] for name in _INPUTS if name in batch}
+
+
 def unit_logits(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     """The logits of a batch's units: [.., B, C] of texts as they are, [.., B, L, C] of sentences to [.., U, C]."""
     if "units" not in batch:
         return logits
     return logits.flatten(-3, -2)[..., batch["units"], :]
+
+
+def pooled_logits(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """The mean logits of all tokens of each word of a batch: [B, L, C] to [U, C]."""
+    before = torch.nn.functional.pad(logits.flatten(0, 1).double().cumsum(0), (0, 0, 1, 0))
+    first, stop = batch["units"], batch["unit_stops"]
+    return ((before[stop] - before[first]) / (stop - first)[:, None]).to(logits.dtype)

@@ -231,7 +231,7 @@ def fit(
             sums, since_log, logged_at = {}, 0, now
             report.log(scope, step, values)
             report.progress(scope, step, total, values)
-        if selecting and (step % recipe.eval_every == 0 or step == total):
+        if selecting and (step % (recipe.eval_every or per_epoch) == 0 or step == total):
             stopped = judge(step)
             logged_at = time.monotonic()
         # saved after the step's evaluation, and only where its loss was just seen to be a number

@@ -6,8 +6,6 @@ on the dropout layers alone would leave attention dropout off.
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,18 +13,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from kbench.engine.feed import Feed, unit_logits
+from kbench.engine.feed import Feed, inputs, pooled_logits, unit_logits
 from kbench.engine.recipe import Precision
 from kbench.engine.runtime import Runtime
 from kbench.engine.seeding import derive
+from kbench.engine.spill import Spill
 
-# tokens in one sampled pass: what fits a CPU's caches, and what keeps a GPU busy; fixed, since masks depend on it
-_TOKENS = {"cpu": 1024, "cuda": 32768}
-_FLUSH_SECONDS = 20.0
+# tokens in one pass: what fits a CPU's caches, and what keeps a GPU busy; fixed, since sampled masks depend on it
+PASS_TOKENS = {"cpu": 1024, "cuda": 32768}
 
 
 def predict(
-    model: nn.Module, feed: Feed, runtime: Runtime, precision: Precision, *, may_stop: bool = True
+    model: nn.Module, feed: Feed, runtime: Runtime, precision: Precision, *, may_stop: bool = True, pooled: bool = False
 ) -> np.ndarray:
     """The logits [units, classes] of every text or word, float32, in the feed's order, on every process.
 
@@ -37,6 +35,7 @@ def predict(
         feed: the rows.
         runtime: device and processes.
         precision: number format of the matrix products.
+        pooled: read a word at all its tokens, at their mean, instead of the first.
         may_stop: end between batches where the run was asked to stop; not within a training, which saves first.
     """
     if model.training:
@@ -48,8 +47,9 @@ def predict(
             if may_stop:
                 runtime.check_stop()
             batch = feed.batch(positions, runtime.device)
-            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-            found.append((feed.seen(positions), unit_logits(logits, batch).float()))
+            logits = model(**inputs(batch)).logits
+            of_units = pooled_logits(logits.float(), batch) if pooled else unit_logits(logits, batch).float()
+            found.append((feed.seen(positions), of_units))
     pieces = runtime.gather([(units, logits.cpu().numpy()) for units, logits in found])
     if not pieces:
         return np.zeros((0, 0), dtype=np.float32)
@@ -73,74 +73,28 @@ def sample(
     """Write the logits under `samples` dropout masks of every unit to a .npy file, float32 [units, samples, classes].
 
     Masks are drawn anew for every row and sample from (seed, batch), whatever the number of processes. A text stands
-    `samples` times in one forward pass. A killed call leaves its finished batches in `path` and `path`.done; the next
-    one continues after them. `tell` is given the batches done and all batches.
+    `samples` times in one forward pass. A killed call is continued after its finished batches. `tell` is given the
+    batches done and all batches.
 
     Raises:
         OSError: no room for the file; it is reserved in full before the first pass.
     """
-    batches = feed.by_tokens(_TOKENS[runtime.device.type] // samples)
+    batches = feed.by_tokens(PASS_TOKENS[runtime.device.type] // samples)
     classes = int(model.config.num_labels)
-    marks_path = path.with_suffix(".done")
-    shape = (feed.units, samples, classes)
-    if runtime.is_main and not _reserved(path, shape, marks_path, len(batches)):
-        marks_path.unlink(missing_ok=True)
-        _reserve(path, shape)
-        fresh = marks_path.with_suffix(".new")
-        fresh.write_bytes(bytes(len(batches)))
-        fresh.replace(marks_path)
-    runtime.barrier()
-    out = np.lib.format.open_memmap(path, mode="r+")
-    marks = np.memmap(marks_path, dtype=np.uint8, mode="r+")
-    pending: list[int] = []
-    flushed = time.monotonic()
-
-    def flush() -> None:
-        out.flush()
-        marks[pending] = 1
-        marks.flush()
-        pending.clear()
-
+    spill = Spill(path, (feed.units, samples, classes), np.dtype(np.float32), len(batches), runtime)
     was_training = model.training
     model.train()
     try:
         with torch.inference_mode(), runtime.autocast(precision):
-            for index in range(runtime.rank, len(batches), runtime.processes):
-                if marks[index]:
-                    continue
+            for index in spill.left():
                 positions = batches[index]
                 batch = feed.batch(positions, runtime.device)
                 torch.manual_seed(derive(seed, "dropout masks", index))
-                logits = model(
-                    input_ids=batch["input_ids"].repeat_interleave(samples, 0),
-                    attention_mask=batch["attention_mask"].repeat_interleave(samples, 0),
-                ).logits
+                repeated = {name: array.repeat_interleave(samples, 0) for name, array in inputs(batch).items()}
+                logits = model(**repeated).logits
                 by_sample = logits.float().unflatten(0, (len(positions), samples)).transpose(0, 1)
-                out[feed.seen(positions)] = unit_logits(by_sample, batch).transpose(0, 1).cpu().numpy()
-                pending.append(index)
+                spill.array[feed.seen(positions)] = unit_logits(by_sample, batch).transpose(0, 1).cpu().numpy()
                 tell(index + 1, len(batches))
-                if runtime.stop.is_set() or time.monotonic() - flushed > _FLUSH_SECONDS:
-                    flush()
-                    flushed = time.monotonic()
-                    runtime.check_stop()
     finally:
         model.train(was_training)
-    flush()
-    runtime.barrier()
-    if runtime.is_main:
-        marks_path.unlink()
-
-
-def _reserved(path: Path, shape: tuple[int, ...], marks: Path, batches: int) -> bool:
-    """Whether an earlier call left both files whole."""
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False).shape == shape and marks.stat().st_size == batches
-    except (OSError, ValueError):
-        return False
-
-
-def _reserve(path: Path, shape: tuple[int, ...]) -> None:
-    """Make a .npy file and all its blocks: a full disk shows here, not as a bus error in the middle."""
-    np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape).flush()
-    with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    spill.close()

@@ -46,7 +46,9 @@ class Recipe:
     global_batch_size: int = key("rows in one optimiser step, over all processes and accumulations")
     length_pool: int = key("global batches sorted by length together, so that little is padding; 0: no grouping")
     precision: Precision = key("fp32, bf16 or fp16 (mixed precision; fp16 needs a GPU)")
-    eval_every: int = key("optimiser steps between evaluations on validation; the last step is always one")
+    eval_every: int | None = key(
+        "optimiser steps between evaluations on validation, the last step is always one; null: an epoch"
+    )
     selection: Selection = key("best_val: weights of the best evaluation; last: final weights")
     patience: int | None = key("stop after this many evaluations without a better one; null: never")
 
@@ -56,11 +58,12 @@ class Recipe:
         for name in ("lr", "warmup", "weight_decay", "clip"):
             if not math.isfinite(getattr(self, name)):
                 return [Problem(f"{where}.{name}", f"must be a finite number, is {getattr(self, name)}")]
-        for name in ("epochs", "global_batch_size", "eval_every"):
+        for name in ("epochs", "global_batch_size"):
             if getattr(self, name) < 1:
                 problems.append(Problem(f"{where}.{name}", f"must be at least 1, is {getattr(self, name)}"))
-        if self.max_steps is not None and self.max_steps < 1:
-            problems.append(Problem(f"{where}.max_steps", f"must be null or at least 1, is {self.max_steps}"))
+        for name in ("max_steps", "eval_every"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                problems.append(Problem(f"{where}.{name}", f"must be null or at least 1, is {getattr(self, name)}"))
         if not self.lr > 0:
             problems.append(Problem(f"{where}.lr", f"must be above 0, is {self.lr}"))
         if not 0 <= self.warmup <= 1:

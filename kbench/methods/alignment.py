@@ -151,6 +151,7 @@ class Aligned(nn.Module):
         teachers: Sequence[Sequence[Tensor]] | None = None,
         mask: Tensor | None = None,
         weight: Tensor | None = None,
+        **others: Tensor,
     ) -> Any:
         """The student's output; with the teachers' states of every layer, also `terms`, summed over the layers.
 
@@ -158,10 +159,12 @@ class Aligned(nn.Module):
             teachers: for each teacher its hidden states [B, L, width_i], embeddings first, as transformers gives them.
             mask: positions that count [B, L].
             weight: what each text counts for [B].
+            others: further inputs of the student, such as token_type_ids.
         """
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, **others}
         if teachers is None or mask is None or weight is None:
-            return self.model(input_ids=input_ids, attention_mask=attention_mask)
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
+            return self.model(**given)
+        output = self.model(**given, output_hidden_states=True)
         terms: dict[str, Tensor] = {}
         for block, (own, *theirs) in zip(self.blocks, self.layers, strict=True):
             states = [hidden[layer] for hidden, layer in zip(teachers, theirs, strict=True)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kbench.errors import Problem
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from kbench.backbones.locate import Located
     from kbench.config.schema import Backbone, Data
+    from kbench.engine.feed import Beside
     from kbench.methods.bench import Bench
 
 
@@ -40,6 +42,10 @@ class Method:
     Config: ClassVar[type]
     needs: ClassVar[Needs]
     trained: ClassVar[bool] = True
+    # its teachers learn all labels, so they may be chosen on validation
+    selects_teachers: ClassVar[bool] = False
+    # raised when a change of code changes the results: finished runs are then made once more
+    version: ClassVar[int] = 1
     # the loss compares the rows of a batch with each other: the batch must not be split
     whole_batch: ClassVar[bool] = False
 
@@ -77,6 +83,14 @@ class Method:
         """What is trained: the task's model, or a module around it whose forward is the model's own for evaluation."""
         return model
 
+    def beside(self, split: str) -> Beside | None:
+        """What gives the student further inputs for the rows of a split; None: the text is all."""
+        return None
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Keep the trained student in a folder that transformers loads. `model` is the task's own, inside it."""
+        self.bench.save(model, folder)
+
     def rates(self) -> dict[str, float]:
         """Peak learning rates of parameters of `student`, by the beginning of their names, where not `train.lr`."""
         return {}
@@ -93,9 +107,9 @@ class Method:
         """The terms of the loss, each a scalar mean over the batch's units; the engine adds and logs them.
 
         Args:
-            model: the student; `model(input_ids=, attention_mask=).logits` are its scores.
-            batch: `input_ids`, `attention_mask` [B, L]; `step_units`, the units of the whole global batch; this
-                method's `columns`; of sentences also `units` and `row_units` (kbench/engine/feed.py).
+            model: the student; `model(**inputs(batch)).logits` are its scores.
+            batch: the student's inputs; `step_units`, the units of the whole global batch; this method's `columns`; of
+                sentences also `units`, `unit_stops` and `row_units` (kbench/engine/feed.py).
         """
         raise NotImplementedError(f"{type(self).__name__} is trained but has no loss")  # abstract
 

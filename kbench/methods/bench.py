@@ -23,7 +23,7 @@ from kbench.stages.stage import Stage
 if TYPE_CHECKING:
     from torch import nn
 
-    from kbench.engine.feed import Feed
+    from kbench.engine.feed import Beside, Feed
     from kbench.engine.loop import Report
     from kbench.engine.runtime import Runtime
     from kbench.stages.store import Store
@@ -77,7 +77,8 @@ class Bench:
         def tokenizer(folder: Path | None) -> Any:
             from kbench.backbones.load import load_tokenizer
 
-            return load_tokenizer(folder or Path(self.located.folder or ""), words=self.records.tagged)
+            place = folder or Path(self.located.folder or "")
+            return load_tokenizer(place, words=self.records.tagged, kind=self.backbone.tokenizer)
 
         return encode_stage(self.records, tokenizer, self.backbone_stage, self.data.max_length)
 
@@ -95,7 +96,7 @@ class Bench:
         """The backbone's tokenizer."""
         from kbench.backbones.load import load_tokenizer
 
-        return load_tokenizer(self.backbone_folder)
+        return load_tokenizer(self.backbone_folder, kind=self.backbone.tokenizer)
 
     def encoded(self, split: str) -> Encoded:
         """The token ids of a split."""
@@ -107,13 +108,14 @@ class Bench:
         split: str,
         rows: np.ndarray | None = None,
         columns: Mapping[str, np.ndarray] | None = None,
+        beside: Beside | None = None,
     ) -> Feed:
         """Rows of a split as batches; all of them unless `rows` names some."""
         from kbench.engine.feed import Feed
 
         encoded = self.encoded(split)
         chosen = np.arange(len(encoded)) if rows is None else rows
-        return Feed(encoded, chosen, self.tokenizer.pad_token_id, columns)
+        return Feed(encoded, chosen, self.tokenizer.pad_token_id, columns, beside=beside)
 
     def lessons(
         self,
@@ -121,13 +123,14 @@ class Bench:
         columns: Mapping[str, np.ndarray],
         width: int | None = None,
         unread: np.ndarray | None = None,
+        beside: Beside | None = None,
     ) -> Feed:
         """Training rows to learn from, without sentences of which no word is read; arguments as Feed's."""
         from kbench.engine.feed import Feed
 
         encoded, pad = self.encoded("train"), self.tokenizer.pad_token_id
         some = Feed(encoded, rows, pad, unread=unread).weights > 0
-        return Feed(encoded, rows[some], pad, columns, width, unread)
+        return Feed(encoded, rows[some], pad, columns, width, unread, beside)
 
     def gold(self, split: str, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Labels of the units of some rows, and where each of these rows ends among them."""

@@ -12,7 +12,7 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kbench.backbones.locate import shape_of
+from kbench.backbones.locate import depth_and_width
 from kbench.config.keys import key
 from kbench.engine.seeding import derive
 from kbench.errors import Problem, UserError
@@ -66,7 +66,7 @@ class Dfa(VanillaKd):
     @classmethod
     def check_places(cls, config: Any, data: Data, places: Mapping[str, tuple[Backbone, Located]]) -> list[Problem]:
         problems = super().check_places(config, data, places)
-        depths = {name: _depth(*place) for name, place in places.items()}
+        depths = {name: depth_and_width(*place)[0] for name, place in places.items()}
         own = depths.pop("student")
         if (config.layers or 1) > own:
             problems.append(Problem("method.layers", f"is {config.layers}; the student has {own} layers"))
@@ -104,13 +104,13 @@ class Dfa(VanillaKd):
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         import torch
 
-        from kbench.engine.feed import unit_logits
+        from kbench.engine.feed import inputs, unit_logits
         from kbench.methods.integration import vanilla_kd
 
-        config, ids, attention = self.config, batch["input_ids"], batch["attention_mask"]
+        config, attention = self.config, batch["attention_mask"]
         mask = attention if config.mask_padding else torch.ones_like(attention)
         weight = batch.get("row_units", torch.ones_like(attention[:, 0]))
-        output = model(input_ids=ids, attention_mask=attention, teachers=self._states(batch), mask=mask, weight=weight)
+        output = model(**inputs(batch), teachers=self._states(batch), mask=mask, weight=weight)
         student = unit_logits(output.logits.float(), batch)
         kd = vanilla_kd(self.union, self.batch_logits(batch), student, config.temperature, config.o_merge.value)
         return {
@@ -128,17 +128,15 @@ class Dfa(VanillaKd):
         """Each teacher's hidden states of a batch, embeddings first."""
         import torch
 
+        from kbench.engine.feed import inputs
+
         runtime = self.bench.runtime
         assert runtime is not None
         found = []
         with torch.no_grad(), runtime.autocast(self.bench.teacher.precision):
             for teacher in self._models:
                 assert not teacher.training
-                encoder = teacher.base_model
-                output = encoder(
-                    input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True
-                )
-                found.append(output.hidden_states)
+                found.append(teacher.base_model(**inputs(batch), output_hidden_states=True).hidden_states)
         return found
 
     def _same_tokens(self) -> None:
@@ -153,16 +151,7 @@ class Dfa(VanillaKd):
         for i, bench in enumerate(self.teachers.benches, start=1):
             theirs = bench.encoded("train")
             rows = np.arange(min(1000, len(own)))
-            if not np.array_equal(own.lengths, theirs.lengths) or any(
-                not np.array_equal(a, b) for a, b in zip(own.padded(rows, 0), theirs.padded(rows, 0), strict=True)
-            ):
+            same = np.array_equal(own.lengths, theirs.lengths)
+            if not same or not np.array_equal(own.padded(rows, 0)["input_ids"], theirs.padded(rows, 0)["input_ids"]):
                 hint = "take teachers and a student of one vocabulary, or a method that reads logits only, such as muki"
                 raise UserError(Problem(f"teacher {i}", "has another tokenizer than the student", hint))
-
-
-def _depth(backbone: Backbone, located: Located) -> int:
-    """Layers of a backbone, before it is loaded."""
-    if located.folder is None:
-        assert backbone.tiny is not None
-        return backbone.tiny.layers
-    return int(shape_of(located).get("num_hidden_layers", 0))

@@ -1,6 +1,7 @@
 """Fine-tuning: the backbone with a fresh head, trained on the gold labels of all classes.
 
-The supervised row of MUKI's tables (paper, section 3.1), and the plain baseline of every other method.
+The supervised row of MUKI's tables (paper, section 3.1), KReader and KResource of KR2's, and the plain baseline of
+every other method.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Finetune(Method):
     """Cross entropy with the gold label."""
 
     Config = Config
-    needs = Needs(tasks=frozenset({"classification", "tagging"}))
+    needs = Needs(tasks=frozenset({"classification", "tagging", "pos", "choice"}))
     config: Any
 
     def columns(self) -> dict[str, np.ndarray]:
@@ -37,7 +38,7 @@ class Finetune(Method):
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         from torch.nn.functional import cross_entropy
 
-        from kbench.engine.feed import unit_logits
+        from kbench.engine.feed import inputs, unit_logits
 
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        logits = model(**inputs(batch)).logits
         return {"cross_entropy": cross_entropy(unit_logits(logits.float(), batch), batch["label"])}

@@ -4,7 +4,8 @@
             -> samples (dropout on, train)       -> uncertainty
 
 A teacher that is trained here learns its own labels only, on all training rows that have them (of sentences: on all,
-with O for the entities it does not know), and keeps its last weights (released code).
+with O for the entities it does not know), and keeps its last weights (released code). One that learns all labels may
+keep those that are best on the data set's validation split instead.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kbench.config.identity import science
+from kbench.engine.recipe import Selection
 from kbench.engine.seeding import derive
+from kbench.errors import Problem, UserError
 from kbench.stages.stage import Stage
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
     from kbench.methods.bench import Bench
 
-_UNREAD = ("eval_every", "selection", "patience")  # a teacher is not evaluated while it trains
+_UNREAD = ("eval_every", "selection", "patience")  # by a teacher that is not evaluated while it trains
 
 
 class TeacherSet:
@@ -37,13 +40,15 @@ class TeacherSet:
         columns: for each teacher, index in `data.outputs()` of each of its outputs.
         finished: whether the places are finished models.
         seed: of the teachers that are trained here.
+        pooled: a word's logits are the mean of its tokens', not those of its first.
     """
 
-    def __init__(self, bench: Bench, columns: Sequence[Sequence[int]], finished: bool, seed: int):
+    def __init__(self, bench: Bench, columns: Sequence[Sequence[int]], finished: bool, seed: int, pooled: bool = False):
         self.benches = [bench.at(f"teacher_{i}") for i in range(1, len(columns) + 1)]
         self.columns = [list(one) for one in columns]
         self.finished = finished
         self.seed = seed
+        self.pooled = pooled
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -62,11 +67,12 @@ class TeacherSet:
     def teacher(self, i: int) -> Stage:
         """The trained teacher i: a transformers folder."""
         bench, columns = self.benches[i], self.columns[i]
+        unread = _UNREAD if bench.teacher.selection is Selection.last else ()
         chosen = {
             "backbone": bench.located.identity,
             "dropout": bench.backbone.dropout,
             "outputs": columns,
-            "recipe": {k: v for k, v in science(bench.teacher).items() if k not in _UNREAD},
+            "recipe": {k: v for k, v in science(bench.teacher).items() if k not in unread},
             "seed": self.seed,
         }
 
@@ -85,11 +91,13 @@ class TeacherSet:
             assert bench.runtime is not None
             model = self.load(i, parents.get("teacher"))
             for split in bench.records.splits:
-                scores = predict(model, bench.feed(split), bench.runtime, bench.teacher.precision)
+                feed, precision = bench.feed(split), bench.teacher.precision
+                scores = predict(model, feed, bench.runtime, precision, pooled=self.pooled)
                 if bench.runtime.is_main:
                     np.save(work / f"{split}.npy", scores, allow_pickle=False)
 
-        return Stage("teacher_logits", 2, self._made_of(i), build, self._parents(i))
+        chosen = {"pooled": True} if self.pooled else {}
+        return Stage("teacher_logits", 2, {**self._made_of(i), **chosen}, build, self._parents(i))
 
     def samples(self, i: int, pool: int, dropout: float | None, seed: int) -> Stage:
         """Teacher i's logits of every training unit under dropout masks: `train.npy`, float32 [units, pool, C_i]."""
@@ -145,8 +153,9 @@ def _train(bench: Bench, columns: Sequence[int], seed: int, scope: str, work: Pa
     """Train a teacher of some outputs and save it as a transformers folder."""
     from torch.nn.functional import cross_entropy
 
-    from kbench.engine.feed import unit_logits
+    from kbench.engine.feed import inputs, unit_logits
     from kbench.engine.loop import fit
+    from kbench.engine.predict import predict
 
     assert bench.runtime is not None and bench.report is not None
     labels = bench.task.local(columns)[bench.records.labels("train")]
@@ -154,8 +163,17 @@ def _train(bench: Bench, columns: Sequence[int], seed: int, scope: str, work: Pa
     model = bench.model(len(columns), derive(seed, "head"))
 
     def loss(model: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        logits = model(**inputs(batch)).logits
         return {"cross_entropy": cross_entropy(unit_logits(logits.float(), batch), batch["label"])}
+
+    runtime, chosen = bench.runtime, bench.teacher.selection is Selection.best_val
+    if chosen and "validation" not in bench.records.splits:
+        hint = "take last"
+        raise UserError(Problem("teacher.selection", f"{bench.data.name} has no validation split to choose by", hint))
+
+    def evaluate(model: nn.Module) -> float:
+        scores = predict(model, bench.feed("validation"), runtime, bench.teacher.precision, may_stop=False)
+        return float(bench.task.main_score(scores, *bench.gold("validation")))
 
     fit(
         model,
@@ -167,6 +185,7 @@ def _train(bench: Bench, columns: Sequence[int], seed: int, scope: str, work: Pa
         folder=work / "checkpoints",
         report=bench.report,
         scope=scope,
+        evaluate=evaluate if chosen else None,
         log_every=bench.log_every,
     )
     if bench.runtime.is_main:

@@ -264,10 +264,9 @@ class TeacherMethod(Method):
 
     def student_logits(self, model: Any, batch: Mapping[str, Tensor]) -> Tensor:
         """The student's logits of a batch's units [U, C]."""
-        from kbench.engine.feed import unit_logits
+        from kbench.engine.feed import inputs, unit_logits
 
-        output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-        return unit_logits(output.logits.float(), batch)
+        return unit_logits(model(**inputs(batch)).logits.float(), batch)
 
     def diagnostics(self) -> dict[str, float]:
         """How good each teacher is on test rows of its own labels: the premise of everything built on them."""

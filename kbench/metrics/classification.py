@@ -6,15 +6,16 @@ import numpy as np
 
 
 def accuracy(predicted: np.ndarray, gold: np.ndarray, classes: int) -> float:
-    """Share of rows whose predicted class is the gold one. Both arrays [rows], class indices."""
+    """Share of units whose predicted class is the gold one. Both arrays [units], class indices; -1 predicts none."""
     return float(np.mean(predicted == gold))
 
 
 def macro_f1(predicted: np.ndarray, gold: np.ndarray, classes: int) -> float:
     """Mean over all classes of F1 = 2 tp / (2 tp + fp + fn); a class neither predicted nor present counts 0."""
-    confusion = np.bincount(gold * classes + predicted, minlength=classes * classes).reshape(classes, classes)
-    true = np.diag(confusion)
-    total = confusion.sum(axis=0) + confusion.sum(axis=1)
+    true, claimed, there = (
+        np.bincount(found, minlength=classes) for found in (gold[predicted == gold], predicted[predicted >= 0], gold)
+    )
+    total = claimed + there
     return float(np.mean(np.divide(2 * true, total, out=np.zeros(classes), where=total > 0)))
 
 

@@ -10,6 +10,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def _train(
     learn, held = bench.split
     columns = method.columns()
     split, rows = ("train", held) if len(held) else ("validation", None)
-    validation, gold = bench.feed(split, rows), bench.gold(split, rows)
+    validation, gold = bench.feed(split, rows, beside=method.beside(split)), bench.gold(split, rows)
 
     def evaluate(model: nn.Module) -> float:
         began = time.monotonic()
@@ -112,9 +113,10 @@ def _train(
         return float(bench.task.main_score(scores, *gold))
 
     model = bench.model(len(bench.task.outputs), derive(bench.seed, "head"))
+    student = method.student(model)
     trained = fit(
-        method.student(model),
-        bench.lessons(learn, columns, method.width(), method.unread("train")),
+        student,
+        bench.lessons(learn, columns, method.width(), method.unread("train"), method.beside("train")),
         method.loss,
         bench.train,
         runtime,
@@ -130,25 +132,29 @@ def _train(
     seconds["train"] = trained.seconds - seconds.get("validation", 0.0)
     began = time.monotonic()
     splits = ["test", *(split for split in run.config.keep_scores if split != "test")]
-    scores = {split: predict(model, bench.feed(split), runtime, bench.train.precision) for split in splits}
+    feeds = {split: bench.feed(split, beside=method.beside(split)) for split in splits}
+    scores = {split: predict(student, feed, runtime, bench.train.precision) for split, feed in feeds.items()}
     seconds["test"] = time.monotonic() - began
     if run.config.keep_model and runtime.is_main:
-        bench.save(model, run.folder / MODEL)
+        method.save(model, run.folder / MODEL)
     return scores, trained
 
 
 def _setting(run: Run, records: Records) -> Setting:
     config = run.config
-    others = [backbone.name for backbone, _ in run.places.values()]
+    others: dict[str, list[str]] = {}
+    for name, (backbone, _) in run.places.items():
+        others.setdefault("teachers" if name.startswith("teacher_") else name, []).append(backbone.name)
+    beside = "; ".join(f"{role}: {', '.join(names)}" for role, names in others.items())
     place = f" from {config.backbone.path}" if config.backbone.path else ""
     return Setting(
         method=config.method.name,
         data=config.data.name,
-        backbone=config.backbone.name + place + (f" (teachers: {', '.join(others)})" if others else ""),
+        backbone=config.backbone.name + place + (f" ({beside})" if beside else ""),
         seed=config.seed,
         source=run.source,
         rows={split: records.rows(split) for split in records.splits},
-        complete={"train": config.data.rows.train, "test": config.data.rows.test},
+        complete=asdict(config.data.complete()),
         backbone_source=run.located.where,
     )
 

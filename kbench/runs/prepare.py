@@ -155,7 +155,7 @@ def prepare(config: Config, say: Callable[[Stage, str, float], None] | None = No
     bench = run.bench()
     # the stages hold what they are made of and their versions: a stage that changed makes another run
     stages = {name: stage.key for name, stage in method(config.method, bench).stages().items()}
-    key = digest([run.config_hash, located.identity, bench.encoded_stage.key, stages])
+    key = digest([run.config_hash, located.identity, bench.encoded_stage.key, stages, method.version])
     names = (config.method.name, config.data.name, config.backbone.name, key[:8], f"s{config.seed}")
     return replace(run, key=key, folder=outputs.joinpath(*names))
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from kbench import registry
 from kbench.config.compose import compose, sweep_values
+from kbench.config.schema import Config
 from kbench.errors import ConfigError, Problem, UserError
 from kbench.runs.prepare import Run, config_hash, prepare
 from kbench.runs.result import Result
-from kbench.tables.spec import Axis, Table
+from kbench.tables.spec import Axis, Table, used_roles, words
 
 
 @dataclass
@@ -23,7 +24,7 @@ class Cell:
         runs: by seed.
         overrides: those that make them, but for the seed.
         why: why nothing can be run; empty otherwise.
-        paper_setting: whether the configuration is the table's own, nothing overridden.
+        paper_setting: whether the configuration is the table's own, nothing overridden, and that is the paper's.
         metric: what is shown: the table's, or the main one of data that do not have it.
         results: by seed, of the runs that are done.
     """
@@ -90,8 +91,10 @@ class Grid:
             of_data = [result for result in results if result.setting.data == data]
             backbones = ", ".join(sorted({result.setting.backbone for result in of_data}))
             parts = list(dict.fromkeys(part for result in of_data for part in result.setting.parts()))
-            rows = of_data[0].setting.rows
-            sizes = "; ".join(parts) if parts else f"complete ({rows['train']:,} train, {rows['test']:,} test)"
+            complete = [
+                f"complete ({r.setting.rows['train']:,} train, {r.setting.rows['test']:,} test)" for r in of_data
+            ]
+            sizes = "; ".join(parts or dict.fromkeys(complete))  # several: languages of one data set
             shown = {c.metric for c in self.cells.values() for r in c.results.values() if r.setting.data == data}
             other = f"; metric {', '.join(sorted(shown))}" if shown != {self.table.metric} else ""
             lines.append(f"{data}: backbone {backbones}; {sizes}{other}")
@@ -101,7 +104,8 @@ class Grid:
 def grid(table: Table, overrides: Sequence[str], rows: Sequence[str] = (), columns: Sequence[str] = ()) -> Grid:
     """The cells of a table under a user's overrides.
 
-    `seed=1,2` sets the seeds; `data=` keeps the columns of that data, or makes one where the paper has none.
+    `seed=1,2` sets the seeds; `data=` keeps the columns of that data, or makes one where the paper has none; the name
+    of a role, as `reader=tiny`, says what plays it in every column.
 
     Args:
         table: the published table.
@@ -113,12 +117,15 @@ def grid(table: Table, overrides: Sequence[str], rows: Sequence[str] = (), colum
     """
     seeds = list(table.seeds)
     data, common = None, []
+    roles: dict[str, str] = {}
     for text in overrides:
         key, _, value = text.partition("=")
         if key == "seed":
             seeds = _seeds(text)
         elif key == "data":
             data = value
+        elif key in table.roles():
+            roles[key] = value
         else:
             common.append(text)
     problems = [
@@ -132,22 +139,26 @@ def grid(table: Table, overrides: Sequence[str], rows: Sequence[str] = (), colum
     chosen_rows = {name: axis for name, axis in table.rows.items() if not rows or name in rows}
     chosen = {name: axis for name, axis in table.columns.items() if not columns or name in columns}
     _refuse_unread(common, chosen_rows)
+    _refuse_unmeant(common, table, chosen_rows)
     origin = {name: name for name, axis in chosen.items() if not _overridden(axis, common)}
     if data is not None:
-        chosen, origin = _on_data(chosen, data, common)
+        used = used_roles(text for axis in chosen_rows.values() for text in axis.overrides)
+        ungiven = [role for role in table.roles() if role in used and role not in roles]
+        chosen, origin = _on_data(chosen, data, common, ungiven)
     cells: dict[tuple[str, str], Cell] = {}
     refused: list[ConfigError] = []
     for column, column_axis in chosen.items():
         if column_axis.average:
             continue
+        in_paper = column in table.columns and not column_axis.unlike_paper
         for row, row_axis in chosen_rows.items():
             if (row, origin.get(column)) in table.absent:
                 cells[row, column] = Cell(why="the paper leaves it empty")
                 continue
-            own = [*row_axis.overrides, *column_axis.overrides]
+            own, given = words(row_axis, column_axis, {}), words(row_axis, column_axis, roles)
             wanted = seeds[:1] if row_axis.one_seed else seeds
             try:
-                cells[row, column] = _cell(own, common, wanted, column in table.columns, table.metric)
+                cells[row, column] = _cell(own, given, common, wanted, in_paper, table.metric)
             except ConfigError as error:
                 refused.append(error)
                 first = error.problems[0]
@@ -157,33 +168,59 @@ def grid(table: Table, overrides: Sequence[str], rows: Sequence[str] = (), colum
     return Grid(table, chosen, chosen_rows, cells, tuple(overrides))
 
 
-def _on_data(columns: dict[str, Axis], data: str, common: list[str]) -> tuple[dict[str, Axis], dict[str, str]]:
+def _on_data(
+    columns: dict[str, Axis], data: str, common: list[str], roles: Sequence[str]
+) -> tuple[dict[str, Axis], dict[str, str]]:
     """The columns of some data, and the paper's column that each comes from.
 
-    Where the paper has none of that data, its columns' other settings stay, such as the number of teachers; those that
-    `common` overrides do not, and columns that then say the same are one.
+    Those of that data stay where `common` says nothing else of them. Where none does, and where the paper has none of
+    that data, columns that then say the same are one: settings that `common` does not override stay, such as the number
+    of teachers, and those of a column's own data go with it.
+
+    Args:
+        columns: the paper's.
+        data: the data.
+        common: a user's overrides.
+        roles: those that some row names and the user did not give.
+
+    Raises:
+        ConfigError: columns that would be one differ in such a role.
     """
     matching = {name: axis for name, axis in columns.items() if f"data={data}" in axis.overrides}
-    if matching:
-        return matching, {name: name for name in matching if not _overridden(matching[name], common)}
+    same = {name: axis for name, axis in matching.items() if not _overridden(axis, common)}
+    if same:
+        return same, {name: name for name in same}
+    said = {_key(text) for text in common} | {"data"}
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, axis in (matching or columns).items():
+        others = [text for text in axis.overrides if _key(text) not in said]
+        if not matching:
+            others = [text for text in others if not text.startswith("data.")]
+        if not axis.average:
+            groups.setdefault(tuple(others), []).append(name)
     made: dict[str, Axis] = {}
     origin: dict[str, str] = {}
-    said = {_key(text) for text in common} | {"data"}
-    for name, axis in columns.items():
-        others = tuple(text for text in axis.overrides if _key(text) not in said)
-        if axis.average or any(others == one.overrides[1:] for one in made.values()):
+    for settings, names in groups.items():
+        first = columns[names[0]]
+        if matching and len(names) == 1:
+            made[names[0]] = first
             continue
-        own = f"{data}_{name}" if others else data
-        label = f"{axis.label}: {data}" if others else data
-        made[own] = Axis(f"{label} (not in the paper)", (f"data={data}", *others))
-        if not _overridden(axis, common):
-            origin[own] = name
+        differing = [role for role in roles if len({columns[name].roles[role] for name in names}) > 1]
+        if differing:
+            what = f"is one column, and the paper's columns differ in {' and '.join(differing)}"
+            raise ConfigError(Problem(f"data={data}", what, f"give {' '.join(f'{role}=...' for role in differing)}"))
+        own = f"{data}_{names[0]}" if settings else data
+        label = f"{first.label}: {data}" if settings else data
+        made[own] = Axis(f"{label} (not in the paper)", (f"data={data}", *settings), roles=first.roles)
+        if not _overridden(first, common):
+            origin[own] = names[0]
     return made, origin
 
 
 def _overridden(axis: Axis, common: list[str]) -> bool:
     """Whether a user's override changes what makes a column."""
-    return bool({_key(text) for text in common} & {_key(text) for text in axis.overrides})
+    own = {_key(text): text for text in axis.overrides}
+    return any(text.lstrip("+") != own.get(_key(text), text.lstrip("+")) for text in common)
 
 
 def _key(text: str) -> str:
@@ -203,6 +240,24 @@ def _refuse_unread(common: list[str], rows: dict[str, Axis]) -> None:
         raise ConfigError(*problems)
 
 
+def _refuse_unmeant(common: list[str], table: Table, rows: dict[str, Axis]) -> None:
+    """A mistyped role, and an override that would put one thing in the place of every role."""
+    roles = table.roles()
+    known = {f.name for f in dataclasses.fields(Config)}
+    problems = []
+    for text in common:
+        key = _key(text)
+        near = registry.near(key, roles)
+        if key.isidentifier() and key not in known and near:
+            problems.append(Problem(key, f"no such key{near}", f"roles of {table.name}: {', '.join(roles)}"))
+        played = used_roles(one for axis in rows.values() for one in axis.overrides if _key(one) == key)
+        if played:
+            hint = f"give {' '.join(f'{role}=...' for role in roles if role in played)}"
+            problems.append(Problem(text, "would be the same in rows that differ in it", hint))
+    if problems:
+        raise ConfigError(*problems)
+
+
 def _method(overrides: Sequence[str]) -> str:
     return next(text.split("=", 1)[1] for text in overrides if text.startswith("method="))
 
@@ -211,22 +266,23 @@ def _options(method: str) -> set[str]:
     return {f.name for f in dataclasses.fields(registry.load("method", method).Config)}  # type: ignore[attr-defined]
 
 
-def _cell(own: list[str], common: list[str], seeds: list[int], in_paper: bool, metric: str) -> Cell:
+def _cell(own: list[str], given: list[str], common: list[str], seeds: list[int], in_paper: bool, metric: str) -> Cell:
+    """The cell that `given` makes under a user's overrides; `own` makes the paper's."""
     method = _method(own)
     if method not in registry.choices("method"):
         return Cell(why=f"kbench has no method {method} yet")
-    words = [*own, *_fitting(common, method)]
-    config = compose(words)
+    asked = [*given, *_fitting(common, method)]
+    config = compose(asked)
     # weights from elsewhere may be anything, whatever the backbone is called
     elsewhere = config.backbone.path is not None or getattr(config.method, "models", None) is not None
-    paper = in_paper and not elsewhere and config_hash(config) == config_hash(compose(own))
+    paper = in_paper and not elsewhere and (asked == own or config_hash(config) == config_hash(compose(own)))
     try:
         run = prepare(config)
     except UserError as error:
         first = error.problems[0]
         return Cell(why=f"{first.where} {first.what}", paper_setting=paper)
     shown = metric if metric in config.data.metrics else config.data.metrics[0]
-    return Cell({seed: run.with_seed(seed) for seed in seeds}, tuple(words), paper_setting=paper, metric=shown)
+    return Cell({seed: run.with_seed(seed) for seed in seeds}, tuple(asked), paper_setting=paper, metric=shown)
 
 
 def _fitting(common: list[str], method: str) -> list[str]:

@@ -85,7 +85,7 @@ def markdown(grid: Grid) -> str:
     """The table as markdown: a head that names the setting, a block a column, the claims, the definitions."""
     table = grid.table
     text = [f"# {table.name}: {table.title}", "", f"{table.cite}.", f"Metric: {table.metric}, percent, test split.", ""]
-    text += [f"- {line}" for line in grid.setting()]
+    text += [f"- {line}" for line in _setting(grid)]
     cells = lines(grid)
     for column, axis in grid.columns.items():
         own = [line for line in cells if line.column == column]
@@ -115,7 +115,7 @@ def as_csv(grid: Grid) -> str:
     writer = csv.writer(out, lineterminator="\n")
     head = ["column", "row", "paper_mean", "paper_std", "ours_mean", "ours_half_interval", "n", "difference"]
     writer.writerow([*head, "difference_half_interval", "verdict", "right_teacher_percent", "setting"])
-    setting = " | ".join(grid.setting())
+    setting = " | ".join(_setting(grid))
     for line in lines(grid):
         paper, ours, delta = line.paper, line.ours, line.delta
         writer.writerow(
@@ -151,7 +151,7 @@ def latex(grid: Grid) -> str:
     """A document that compiles alone: rows as printed; ours and, in small, the paper's."""
     cells = {(line.row, line.column): line for line in lines(grid)}
     columns = list(grid.columns)
-    caption = f"{grid.table.title}: ours (mean and 95 % interval) over the paper's. {'; '.join(grid.setting())}"
+    caption = f"{grid.table.title}: ours (mean and 95 % interval) over the paper's. {'; '.join(_setting(grid))}"
     text = [
         r"\documentclass{article}",
         r"\usepackage{booktabs}",
@@ -185,6 +185,11 @@ def write(grid: Grid, folder: Path) -> list[Path]:
     for name, text in contents.items():
         write_atomically(folder / name, text)
     return [folder / name for name in contents]
+
+
+def _setting(grid: Grid) -> list[str]:
+    """What made the numbers, and the table's note on them."""
+    return [*grid.setting(), *([f"note: {grid.table.note}"] if grid.table.note else [])]
 
 
 def _word(grid: Grid, row: str, column: str, delta: Estimate | None, has_values: bool) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +11,9 @@ import yaml
 
 from kbench import registry
 from kbench.errors import ConfigError, Problem
+
+# a role in an override of a row, as in `backbone={reader}`
+_ROLE = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True)
@@ -18,12 +23,16 @@ class Axis:
     Attributes:
         one_seed: the paper's value is a single fixed run; so is ours.
         average: the mean of the other columns.
+        roles: of a column: name of a part -> what plays it, such as reader -> xlmr_base; rows write `{reader}` for it.
+        unlike_paper: of a column: our runs are never in the paper's setting, whatever is run.
     """
 
     label: str
     overrides: tuple[str, ...] = ()
     one_seed: bool = False
     average: bool = False
+    roles: dict[str, str] = field(default_factory=dict)
+    unlike_paper: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,7 @@ class Table:
         claims: what the paper concludes.
         figure: name of the drawing, of kbench.figures, where it is a figure: then rows are the runs it needs.
         stated: what the paper's text states of a figure.
+        note: what a reader of the numbers must know beside their setting.
     """
 
     name: str
@@ -74,6 +84,27 @@ class Table:
     claims: tuple[Claim, ...] = ()
     figure: str = ""
     stated: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+    def roles(self) -> list[str]:
+        """The names of all roles, in the order of the columns."""
+        return list(dict.fromkeys(role for axis in self.columns.values() for role in axis.roles))
+
+
+def used_roles(overrides: Iterable[str]) -> set[str]:
+    """The roles that overrides of rows name."""
+    return {role for text in overrides for role in _ROLE.findall(text)}
+
+
+def words(row: Axis, column: Axis, roles: Mapping[str, str]) -> list[str]:
+    """The overrides that make a cell: the row's, its roles filled in, then the column's.
+
+    Args:
+        row, column: of the cell.
+        roles: those that are not to be the column's own.
+    """
+    played = {**column.roles, **roles}
+    return [_ROLE.sub(lambda found: played[found[1]], text) for text in row.overrides] + list(column.overrides)
 
 
 def load(name: str) -> Table:
@@ -110,12 +141,23 @@ def load(name: str) -> Table:
         claims=tuple(Claim(**claim) for claim in raw.get("claims", ())),
         figure=raw.get("figure", ""),
         stated=raw.get("stated", {}),
+        note=raw.get("note", ""),
     )
     named = {(row, column) for row, cells in table.published.items() for column in cells} | table.absent
     strange = [f"{row}/{column}" for row, column in named if row not in table.rows or column not in table.columns]
     strange += [row for claim in table.claims for row in (claim.better, claim.than) if row not in table.rows]
     if strange:
         raise ConfigError(Problem(str(path), f"names rows or columns it does not have: {', '.join(sorted(strange))}"))
+    needed = sorted(used_roles(text for axis in table.rows.values() for text in axis.overrides))
+    absent = [
+        f"{column} has no {role}"
+        for column, axis in table.columns.items()
+        if not axis.average
+        for role in needed
+        if role not in axis.roles
+    ]
+    if absent:
+        raise ConfigError(Problem(str(path), f"rows name roles that not every column has: {', '.join(absent)}"))
     return table
 
 

@@ -56,7 +56,7 @@ class Tagging:
         """One record a sentence, for a person to read and a paired test to use."""
         ends = records.ends(split)
         predicted, gold = self._tags(scores.argmax(1), ends), self._tags(records.labels(split), ends)
-        numbers, words = records.numbers(split), records.words(split)
+        numbers, words = records.numbers(split), records.pieces(split)
         for number, of_gold, of_ours, sentence in zip(numbers, gold, predicted, words, strict=True):
             yield {"row": int(number), "gold": of_gold, "predicted": of_ours, "words": sentence}
 

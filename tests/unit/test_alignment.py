@@ -834,7 +834,7 @@ def test_layers_that_cannot_be_paired_are_refused_before_anything_starts(
     layers: int | None, depth: int, refused: str | None
 ) -> None:
     def place(layers: int) -> tuple[SimpleNamespace, SimpleNamespace]:
-        return SimpleNamespace(tiny=SimpleNamespace(layers=layers)), SimpleNamespace(folder=None)
+        return SimpleNamespace(tiny=SimpleNamespace(layers=layers, width=8)), SimpleNamespace(folder=None)
 
     places = {"student": place(2), "teacher_1": place(2), "teacher_2": place(depth)}
     found = Dfa.check_places(options(layers=layers, models=None), None, places)  # type: ignore[arg-type]
