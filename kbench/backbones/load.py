@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -113,7 +114,7 @@ def load_model(folder: Path, auto: Any, *, classes: int, seed: int, dropout: flo
             dtype=torch.float32,
         )
         left = model.base_model.load_state_dict(encoder.state_dict(), strict=False)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise BackboneError(Problem(str(folder), f"cannot be loaded: {_short(error)}", _untyped(folder))) from error
     missing = sorted(key for key in {*info["missing_keys"], *left.missing_keys} if not key.startswith("pooler."))
     if missing:
@@ -132,25 +133,27 @@ def load_trained(folder: Path, auto: Any) -> nn.Module:
         model, info = auto.from_pretrained(
             str(folder), use_safetensors=True, trust_remote_code=False, output_loading_info=True, dtype=torch.float32
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BackboneError(Problem(str(folder), f"cannot be loaded: {_short(error)}")) from error
     if info["missing_keys"]:
         raise BackboneError(Problem(str(folder), f"lacks weights, such as {sorted(info['missing_keys'])[0]}"))
     return model.eval()
 
 
-def load_encoder(folder: Path, *, seed: int = 0, layers: int | None = None) -> nn.Module:
+def load_encoder(folder: Path, *, seed: int | None = None, layers: int | None = None) -> nn.Module:
     """An encoder without head or pooler, frozen, in eval mode.
 
     Args:
         folder: as for `load_model`.
-        seed: of the weights, where the folder has none (tiny).
+        seed: of the weights, where the folder may have none (tiny); None: it must have them.
         layers: keep only so many layers, counted from the embeddings; None: all.
 
     Raises:
         BackboneError: as `load_model`.
     """
-    model: Any = load_model(folder, AutoModel, classes=2, seed=seed)
+    if seed is None and not any(folder.glob("*.safetensors")):
+        raise BackboneError(Problem(str(folder), "holds no model.safetensors"))
+    model: Any = load_model(folder, AutoModel, classes=2, seed=seed or 0)
     model.pooler = None
     stack = getattr(getattr(model, "encoder", None), "layer", None)
     if layers is not None and stack is not None:

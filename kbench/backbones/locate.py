@@ -20,6 +20,9 @@ from kbench.files import hash_file
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "vocab.json")
 
+# RoBERTa's family counts positions from the padding id on, so two of the table are lost
+POSITIONS_FROM_PADDING = ("roberta", "xlm-roberta", "camembert")
+
 
 @dataclass(frozen=True)
 class Located:
@@ -111,6 +114,18 @@ def depth_and_width(backbone: schema.Backbone, located: Located) -> tuple[int, i
         return backbone.tiny.layers, backbone.tiny.width
     shape = shape_of(located)
     return int(shape.get("num_hidden_layers", 0)), int(shape.get("hidden_size", 0))
+
+
+def positions_of(backbone: schema.Backbone, located: Located) -> int | None:
+    """The longest input of a backbone in tokens; None where its config.json does not say."""
+    if located.folder is None:
+        assert backbone.tiny is not None
+        return backbone.tiny.positions
+    shape = shape_of(located)
+    positions = shape.get("max_position_embeddings")
+    if not isinstance(positions, int):
+        return None
+    return positions - 2 if shape.get("model_type") in POSITIONS_FROM_PADDING else positions
 
 
 def outputs_of(located: Located, where: str) -> list[str]:

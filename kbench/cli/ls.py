@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -43,9 +44,18 @@ def run(argv: list[str]) -> int:
 
 
 def read(group: str, name: str) -> dict[str, Any]:
-    """A YAML of `conf/` as plain values, its defaults list included."""
+    """A YAML of `conf/` as plain values with those of the parts it names; its defaults list included."""
     found: dict[str, Any] = yaml.safe_load((registry.conf_root() / group / f"{name}.yaml").read_text(encoding="utf-8"))
-    return found
+    shared: dict[str, Any] = {}
+    for path in parts(found):
+        shared |= yaml.safe_load(path.read_text(encoding="utf-8"))
+    return shared | found
+
+
+def parts(values: dict[str, Any]) -> list[Path]:
+    """The shared files that a YAML's defaults list names."""
+    names = [entry for entry in values.get("defaults", []) if isinstance(entry, str) and entry.startswith("/parts/")]
+    return [registry.conf_root() / f"{entry.removeprefix('/').split('@')[0]}.yaml" for entry in names]
 
 
 def headline(group: str, name: str) -> str:
@@ -68,14 +78,16 @@ def _data() -> Rows:
     rows = []
     for name in registry.choices("data"):
         data = read("data", name)
+        several = data["treebanks"]
+        size = several[data["lang"]]["rows"] if several else data["rows"]
         rows.append(
             {
                 "data": name,
                 "task": data["task"],
-                "language": ", ".join(data["languages"]),
+                "language": ", ".join(several or data["languages"]),
                 "labels": len(data["labels"]),
-                "train": data["rows"]["train"],
-                "test": data["rows"]["test"],
+                "train": size["train"],
+                "test": size["test"],
                 "from": _where(data),
             }
         )
@@ -99,7 +111,9 @@ def _backbones() -> Rows:
     for name in registry.choices("backbone"):
         backbone = read("backbone", name)
         hub = backbone["hub"]
-        place = f"hub: {hub['id']}" if hub else backbone["install"] or "built here"
+        place = (
+            f"hub: {hub['id']}" if hub else backbone["install"] or ("built here" if backbone["tiny"] else "a folder")
+        )
         rows.append({"backbone": name, "language": _languages(backbone["languages"]), "from": place})
     return rows
 

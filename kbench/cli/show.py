@@ -10,7 +10,7 @@ from typing import Any
 
 from kbench import registry
 from kbench.cli import console
-from kbench.cli.ls import KINDS, read
+from kbench.cli.ls import KINDS, parts, read
 from kbench.config import schema
 from kbench.config.keys import HELP
 from kbench.engine.recipe import Recipe
@@ -80,10 +80,8 @@ def _text(group: str, name: str) -> str:
     """A YAML with its comments, followed by the parts its defaults list names."""
     path = registry.conf_root() / group / f"{name}.yaml"
     text = path.read_text(encoding="utf-8").rstrip()
-    for entry in read(group, name).get("defaults", []):
-        if isinstance(entry, str) and entry.startswith("/parts/"):
-            part = registry.conf_root() / (entry.removeprefix("/").split("@")[0] + ".yaml")
-            text += f"\n\nconf/{part.relative_to(registry.conf_root())}\n{part.read_text(encoding='utf-8').rstrip()}"
+    for part in parts(read(group, name)):
+        text += f"\n\nconf/{part.relative_to(registry.conf_root())}\n{part.read_text(encoding='utf-8').rstrip()}"
     return "\n".join("  " + line if line else "" for line in text.splitlines())
 
 

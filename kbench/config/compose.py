@@ -131,7 +131,7 @@ def typed(config: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(Problem(str(error.full_key or ""), _first_line(error))) from error
     assert isinstance(objects, Config)
-    problems = strict.rules(objects) + strict.fits(objects)
+    problems = strict.rules(objects)
     if problems:
         raise ConfigError(*problems)
     return objects

@@ -158,6 +158,13 @@ class Data:
             found[split] = list(dict.fromkeys(pattern.format(treebank=name, lang=lang) for name in names))
         return found
 
+    def title(self) -> str:
+        """Its name, with the language and what is learned where there are several."""
+        if self.lang is None or self.train_data is None:
+            return self.name
+        learned = "" if self.train_data is TrainData.native else f" ({self.train_data.value})"
+        return f"{self.name} {self.lang}{learned}"
+
     def complete(self) -> Rows:
         """The size of the complete data set: of English training text that of the English treebanks."""
         if self.treebanks is None or self.lang is None:

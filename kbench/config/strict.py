@@ -68,6 +68,9 @@ def rules(config: Config) -> list[Problem]:
             problems.append(Problem("keep_scores", f"no such split: {split}", "there are: train, validation, test"))
     if problems and problems[0].where == "method.name":
         return problems
+    unfit = fits(config)
+    if unfit:
+        return problems + unfit
     method = registry.load("method", config.method.name)
     recipes = {"train": config.train}
     if method.needs.teachers:  # type: ignore[attr-defined]
@@ -75,8 +78,7 @@ def rules(config: Config) -> list[Problem]:
         if config.teacher.selection is not Selection.last and not method.selects_teachers:  # type: ignore[attr-defined]
             problems.append(Problem("teacher.selection", "must be last: a teacher has no validation rows of its own"))
         recipes["teacher"] = config.teacher
-    if config.data.task in method.needs.tasks:  # type: ignore[attr-defined]
-        problems += method.check(config.method, config.data)  # type: ignore[attr-defined]
+    problems += method.check(config.method, config.data)  # type: ignore[attr-defined]
     if method.whole_batch and config.hardware.processes > 1:  # type: ignore[attr-defined]
         what = f"{config.method.name} compares all rows of a batch with each other: one process must hold them"
         problems.append(Problem("hardware.processes", what, "take 1"))

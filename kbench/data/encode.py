@@ -86,7 +86,11 @@ class Encoded:
 
 
 def encode_stage(
-    records: Records, tokenizer: Callable[[Path | None], Any], backbone: Stage | str, max_length: int
+    records: Records,
+    tokenizer: Callable[[Path | None], Any],
+    backbone: Stage | str,
+    max_length: int,
+    kind: str = "auto",
 ) -> Stage:
     """The stage that turns a data set's texts into token ids.
 
@@ -95,8 +99,9 @@ def encode_stage(
         tokenizer: gives the tokenizer, from the backbone's stage folder where it has one.
         backbone: the stage that builds the backbone, or the identity of one that stands ready.
         max_length: longest sequence in tokens, special tokens included.
+        kind: how the backbone's files are read.
     """
-    chosen: dict[str, Any] = {"records": records.content, "max_length": max_length}
+    chosen: dict[str, Any] = {"records": records.content, "max_length": max_length, "tokenizer": kind}
     parents = {"backbone": backbone} if isinstance(backbone, Stage) else {}
     if isinstance(backbone, str):
         chosen["backbone"] = backbone

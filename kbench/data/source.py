@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kbench.config.schema import GENERATED, Data
+from kbench.config.schema import GENERATED, Data, TrainData
 from kbench.data.pairs import COMPANIONS
 from kbench.errors import DataError, Problem
 from kbench.files import hash_file
@@ -119,7 +119,9 @@ def _files(data: Data, folder: Path, setting: str) -> Source:
             files[split] = paths
         # a treebank of several may be the one that is missing
         absent = [pattern for pattern in patterns if not found[pattern] and (paths or split != "validation")]
-        problems += [Problem(str(folder), f"holds no file {pattern} for the {split} split") for pattern in absent]
+        translated = split == "train" and data.train_data is TrainData.translated
+        hint = "bring your own, or data.train_data=english" if translated else ""
+        problems += [Problem(str(folder), f"holds no file {pattern} for the {split} split", hint) for pattern in absent]
     if problems:
         raise DataError(*problems)
     return Source("files", str(folder), files, beside)

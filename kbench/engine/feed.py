@@ -125,7 +125,7 @@ class Feed:
         return [order[start : start + size] for start in range(0, len(order), size)]
 
     def by_tokens(self, tokens: int) -> list[np.ndarray]:
-        """The same in batches of at most so many tokens, padding included, but of one row at least."""
+        """The same in batches of about so many tokens: the longest row's for each, but of one row at least."""
         order = np.argsort(-self.lengths, kind="stable")
         found, start = [], 0
         while start < len(order):

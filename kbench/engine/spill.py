@@ -40,6 +40,8 @@ class Spill:
             fresh.replace(self._marks_path)
         runtime.barrier()
         self.array: np.ndarray = np.load(path, mmap_mode="r+", allow_pickle=False)
+        self._begin, self._row = row_places(self.array)
+        self._file = path.open("r+b")
         self._marks = np.memmap(self._marks_path, dtype=np.uint8, mode="r+")
 
     def left(self) -> Iterator[int]:
@@ -57,17 +59,30 @@ class Spill:
                 self._runtime.check_stop()
         self._flush(pending)
 
+    def put(self, first: int, rows: np.ndarray) -> None:
+        """Write neighbouring rows past `array`: what is mapped counts as this process's memory."""
+        self._file.seek(self._begin + first * self._row)
+        self._file.write(np.ascontiguousarray(rows, dtype=self.array.dtype).data)
+
     def close(self) -> None:
         """Every batch of every process is there; call when `left` has ended."""
+        self._file.close()
         self._runtime.barrier()
         if self._runtime.is_main:
             self._marks_path.unlink()
 
     def _flush(self, pending: list[int]) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
         self.array.flush()  # type: ignore[attr-defined]
         self._marks[pending] = 1
         self._marks.flush()
         pending.clear()
+
+
+def row_places(array: np.ndarray) -> tuple[int, int]:
+    """Where in its file a memory-mapped array's first row begins, and the bytes of a row."""
+    return int(array.offset), int(np.prod(array.shape[1:])) * array.itemsize  # type: ignore[attr-defined]
 
 
 def _reserved(path: Path, shape: tuple[int, ...], dtype: np.dtype, marks: Path, batches: int) -> bool:

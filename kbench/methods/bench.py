@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from kbench.engine.runtime import Runtime
     from kbench.stages.store import Store
 
+_MANY_UNKNOWN = 0.2  # share of unknown tokens that is worth a warning
+
 
 @dataclass
 class Bench:
@@ -80,7 +82,8 @@ class Bench:
             place = folder or Path(self.located.folder or "")
             return load_tokenizer(place, words=self.records.tagged, kind=self.backbone.tokenizer)
 
-        return encode_stage(self.records, tokenizer, self.backbone_stage, self.data.max_length)
+        kind = self.backbone.tokenizer
+        return encode_stage(self.records, tokenizer, self.backbone_stage, self.data.max_length, kind)
 
     @cached_property
     def backbone_folder(self) -> Path:
@@ -102,6 +105,14 @@ class Bench:
         """The token ids of a split."""
         assert self.store is not None
         return Encoded(self.store.get(self.encoded_stage), split)
+
+    def check_vocabulary(self) -> None:
+        """Tell the user where the backbone's vocabulary does not fit the texts."""
+        unknown = self.encoded("train").unknown
+        if unknown > _MANY_UNKNOWN:
+            assert self.report is not None
+            what = f"{unknown:.0%} of the training texts' tokens are unknown to {self.backbone.name}"
+            self.report.note(f"{what}: does it know the language?")
 
     def feed(
         self,

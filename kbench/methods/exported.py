@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -78,10 +79,14 @@ class Exported:
 
     def __init__(self, folder: Path):
         try:
-            record = json.loads((folder / OPTIONS).read_text(encoding="utf-8"))
-            extra = load_file(folder / WEIGHTS) if (folder / WEIGHTS).exists() else {}
-        except (OSError, ValueError) as error:
-            raise BackboneError(Problem(str(folder / OPTIONS), f"gives no reader of KR2: {error}")) from error
+            self._load(folder)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            short = str(error).strip().splitlines()[0]
+            raise BackboneError(Problem(str(folder), f"is no whole reader of KR2: {short}")) from error
+
+    def _load(self, folder: Path) -> None:
+        record = json.loads((folder / OPTIONS).read_text(encoding="utf-8"))
+        extra = load_file(folder / WEIGHTS) if (folder / WEIGHTS).exists() else {}
         self.layout = Layout(record["layout"])
         task: Any = registry.load("task", record["task"])
         model: Any = load_trained(folder, task.auto())
@@ -111,7 +116,7 @@ class Exported:
     def scores(self, rows: Sequence[Any]) -> np.ndarray:
         """Logits [units, labels], float32; zeros for a word that was cut off."""
         found = [self._scored(rows[start : start + _ROWS]) for start in range(0, len(rows), _ROWS)]
-        return np.concatenate(found)
+        return np.concatenate(found) if found else np.zeros((0, len(self.labels)), dtype=np.float32)
 
     @torch.no_grad()
     def _scored(self, rows: Sequence[Any]) -> np.ndarray:

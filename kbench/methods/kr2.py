@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kbench.backbones.locate import depth_and_width, named, shape_of
+from kbench.backbones.locate import depth_and_width, named, positions_of, shape_of
 from kbench.config.keys import key, machinery
 from kbench.engine.seeding import derive
 from kbench.errors import Problem
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from kbench.stages.stage import Stage
 
 _PLACE = "resource"
-_SHOWN_UNKNOWN = 0.2  # share of unknown tokens from which on the user is warned
 # models with an embedding block of absolute positions and an encoder apart from it
 FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie")
 
@@ -144,18 +143,20 @@ class Kr2(Finetune):
         if config.projection is Projection.identity and width != own:
             what = f"identity needs equal widths; the reader has {own}, the resource {width}"
             problems.append(Problem("method.projection", what, "take auto or mlp"))
-        shape = {"model_type": "bert"} if reader[1].folder is None else shape_of(reader[1])
+        shape: dict[str, Any] = {"model_type": "bert"} if reader[1].folder is None else shape_of(reader[1])
         if shape.get("model_type") not in FAMILIES:
             what = f"{reader[0].name} is a {shape.get('model_type')}; a reader is one of {', '.join(FAMILIES)}"
             problems.append(Problem("backbone", what, "it needs an embedding block of absolute positions"))
+        if shape.get("embedding_size", own) != own:
+            what = f"{reader[0].name} has embeddings of width {shape['embedding_size']} and layers of {own}"
+            problems.append(Problem("backbone", what, "a reader's must be equal"))
         if config.segment is not None and config.segment >= int(shape.get("type_vocab_size", 2)):
             problems.append(Problem("method.segment", f"{reader[0].name} has no segment {config.segment}"))
-        positions = reader[0].tiny.positions if reader[0].tiny else int(shape.get("max_position_embeddings", 0))
-        lost = 2 if "roberta" in str(shape.get("model_type")) else 0
-        if config.inject_at is InjectAt.inputs_embeds and 2 * data.max_length > positions - lost:
-            what = f"the text and the resource's vectors may be 2 x {data.max_length} tokens; {reader[0].name} has "
-            hint = f"take data.max_length={(positions - lost) // 2} or less, or method.inject_at=embedding_output"
-            problems.append(Problem("method.inject_at", what + str(positions - lost), hint))
+        room = positions_of(*reader) or 0
+        if config.inject_at is InjectAt.inputs_embeds and 2 * data.max_length > room:
+            what = f"text and vectors may be 2 x {data.max_length} tokens; {reader[0].name} has {room} positions"
+            hint = f"take data.max_length={room // 2} or less, or method.inject_at=embedding_output"
+            problems.append(Problem("method.inject_at", what, hint))
         return problems
 
     @cached_property
@@ -177,15 +178,12 @@ class Kr2(Finetune):
         return {"resource_encoded": self.resource.bench.encoded_stage}
 
     def prepare(self, stages: Mapping[str, Path]) -> None:
-        report = self.bench.report
-        assert report is not None
-        unknown = self.resource.bench.encoded("train").unknown
-        if unknown > _SHOWN_UNKNOWN:
-            name = self.resource.bench.backbone.name
-            report.note(f"{unknown:.0%} of the tokens are unknown to the resource {name}: does it know the language?")
+        self.resource.bench.check_vocabulary()
         if not self.cached:
-            size = self.resource.bytes() / 1e9
-            report.note(f"the resource's vectors, {size:.1f} GB, are not kept: each batch computes its own")
+            _ = self.resource.model  # loaded here: it draws random numbers, and within a step those are the dropout's
+            size = self.resource.bytes() / 1e6
+            assert self.bench.report is not None
+            self.bench.report.note(f"the resource's vectors, {size:,.0f} MB, are not kept: each batch computes its own")
 
     def beside(self, split: str) -> Source:
         return self.resource.cached(split) if self.cached else self.resource.live(split)

@@ -8,12 +8,11 @@ The model stands outside of everything that is trained or saved with the reader,
 
 from __future__ import annotations
 
-import mmap
 import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 LAYER = re.compile(r"layer:(\d+)")
 # what features are stored as; numpy has no bf16
 _STORED: dict[str, np.dtype] = {"fp16": np.dtype(np.float16), "bf16": np.dtype(np.int16), "fp32": np.dtype(np.float32)}
-_HELD_BYTES = 64 * 2**20  # of the cache that may count as this process's memory
 _LAST = 4
 
 
@@ -106,15 +104,13 @@ class Resource:
                 batches = bench.feed(split).by_tokens(PASS_TOKENS[bench.runtime.device.type])
                 shape = (int(encoded.ends[-1]), *self.shape)
                 spill = Spill(work / f"{split}.npy", shape, _STORED[self.stored], len(batches), bench.runtime)
-                release = Release(spill.array)
                 for index in spill.left():
                     rows = batches[index]
                     values = _plain(live.batch(rows, bench.runtime.device)["resource"])
                     values = values.reshape(-1, *values.shape[-1 - len(self.shape) :])
                     for line, sequence in enumerate(encoded.sequences_of(rows)):
                         end, length = encoded.ends[sequence], encoded.sequence_lengths[sequence]
-                        spill.array[end - length : end] = values[line, :length]
-                    release.after(values.nbytes)
+                        spill.put(int(end - length), values[line, :length])
                     bench.report.progress(f"features of {split}", index + 1, len(batches), {})
                 spill.close()
 
@@ -178,12 +174,16 @@ class Live(Source):
 
 
 class Cached(Source):
-    """Features read from the disk."""
+    """Features read from the disk, from a file and not from a map: a map's pages count as this process's memory."""
 
     def __init__(self, resource: Resource, encoded: Encoded, path: Path):
         super().__init__(resource, encoded)
-        self._stored = np.load(path, mmap_mode="r", allow_pickle=False)
-        self._release = Release(self._stored)
+        from kbench.engine.spill import row_places
+
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+        self._begin, self._row = row_places(stored)
+        self._shape, self._type = stored.shape[1:], stored.dtype
+        self._file = path.open("rb", buffering=0)
 
     def features(self, rows: np.ndarray, tokens: Mapping[str, Tensor]) -> Tensor:
         import torch
@@ -192,29 +192,15 @@ class Cached(Source):
 
         sequences = self.encoded.sequences_of(rows)
         lengths = self.encoded.sequence_lengths[sequences]
-        values = np.zeros((len(sequences), int(lengths.max()), *self._stored.shape[1:]), self._stored.dtype)
+        values = np.zeros((len(sequences), int(lengths.max()), *self._shape), self._type)
         for line, (end, length) in enumerate(zip(self.encoded.ends[sequences], lengths, strict=True)):
-            values[line, :length] = self._stored[end - length : end]
-        self._release.after(values.nbytes)
+            self._file.seek(self._begin + int(end - length) * self._row)
+            place = values[line, :length].view(np.uint8).data
+            if self._file.readinto(place) != place.nbytes:
+                raise OSError(f"{self._file.name} is shorter than the texts it belongs to")
         found = torch.from_numpy(values).unflatten(0, tokens["input_ids"].shape[:-1])
         found = found.view(torch.bfloat16) if self.resource.stored == "bf16" else found
         return moved(found, tokens["input_ids"].device)
-
-
-class Release:
-    """Gives the pages of a memory-mapped array back to the system, so that they do not count as ours."""
-
-    def __init__(self, array: np.ndarray):
-        self._map: Any = array.base
-        assert isinstance(self._map, mmap.mmap)
-        self._bytes: int = 0
-
-    def after(self, size: int) -> None:
-        """So many bytes more were read or written."""
-        self._bytes += size
-        if self._bytes >= _HELD_BYTES:
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._bytes = 0
 
 
 def _plain(features: Tensor) -> np.ndarray:

@@ -101,6 +101,7 @@ def _train(
     method: Method, bench: Bench, runtime: Runtime, run: Run, seconds: dict[str, float]
 ) -> tuple[dict[str, np.ndarray], Fit]:
     """Train the student, score the test split and what is to be kept, keep the model where that is asked."""
+    bench.check_vocabulary()
     learn, held = bench.split
     columns = method.columns()
     split, rows = ("train", held) if len(held) else ("validation", None)
@@ -149,7 +150,7 @@ def _setting(run: Run, records: Records) -> Setting:
     place = f" from {config.backbone.path}" if config.backbone.path else ""
     return Setting(
         method=config.method.name,
-        data=config.data.name,
+        data=config.data.title(),
         backbone=config.backbone.name + place + (f" ({beside})" if beside else ""),
         seed=config.seed,
         source=run.source,

@@ -19,7 +19,7 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from kbench import registry
-from kbench.backbones.locate import Located, locate, shape_of
+from kbench.backbones.locate import Located, locate, positions_of
 from kbench.config.compose import load, save
 from kbench.config.identity import digest, run_science
 from kbench.config.schema import Backbone, Config
@@ -162,14 +162,9 @@ def prepare(config: Config, say: Callable[[Stage, str, float], None] | None = No
 
 def _check_length(config: Config, backbone: Backbone, located: Located) -> list[Problem]:
     """Texts may not be longer than a backbone has positions for."""
-    if located.folder is None:
-        return []  # checked with the configuration
-    shape = shape_of(located)
-    # RoBERTa's family counts positions from the padding id on, so two are lost
-    lost = 2 if "roberta" in str(shape.get("model_type", "")) else 0
-    positions = shape.get("max_position_embeddings")
-    if isinstance(positions, int) and config.data.max_length > positions - lost:
-        return [Problem("data.max_length", f"is {config.data.max_length}; {backbone.name} has {positions - lost}")]
+    room = positions_of(backbone, located)
+    if room is not None and config.data.max_length > room:
+        return [Problem("data.max_length", f"is {config.data.max_length}; {backbone.name} has {room} positions")]
     return []
 
 

@@ -17,8 +17,11 @@ _DEFINITIONS = (
     "Ours: mean and 95 % interval (Student's t) over n seeds. Difference: ours minus the paper's, with its 95 % "
     "interval (Welch). reproduced: the interval lies within the tolerance; above, below: it lies on one side of 0; "
     "within noise: it holds 0 but is wider than the tolerance; other setting: not the paper's data, backbone or "
-    "recipe, so that the numbers do not compare and only the claims do. Right teacher: share of the student's training "
-    "rows (of sentences: entity words) on which the most certain teacher is the one that knows the gold class."
+    "recipe, so that the numbers do not compare and only the claims do."
+)
+_RIGHT_TEACHER = (
+    " Right teacher: share of the student's training rows (of sentences: entity words) on which the most certain "
+    "teacher is the one that knows the gold class."
 )
 
 
@@ -105,7 +108,8 @@ def markdown(grid: Grid) -> str:
     if found:
         text += ["", "## The paper's claims, in our runs", ""]
         text += markdown_table(["claim", "data", "ours"], [list(row) for row in found])
-    text += ["", f"{_DEFINITIONS} Tolerance: {table.tolerance} points.", ""]
+    right = _RIGHT_TEACHER if any(line.right_teacher is not None for line in cells) else ""
+    text += ["", f"{_DEFINITIONS}{right} Tolerance: {table.tolerance} points.", ""]
     return "\n".join(text)
 
 

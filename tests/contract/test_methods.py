@@ -1,37 +1,45 @@
-"""Every method on both kinds of toy data: finite terms, shared stages, exact resume, seeds that differ or repeat."""
+"""Every method on toy data: finite terms, shared stages, exact resume, options that count, seeds."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import threading
+from itertools import combinations
 
 import numpy as np
 import pytest
 from seqeval.metrics import f1_score
 
 from kbench import registry
+from kbench.config.keys import MACHINERY
 from kbench.data.records import Records
 from kbench.engine import loop
 from kbench.errors import InterruptedRunError
 from kbench.runs.result import Result
 from kbench.runs.stored import stored_method
 
-from ..conftest import points
+from ..conftest import bench_of, points
 
 METHODS = registry.choices("method")
 TRAINED = [name for name in METHODS if registry.load("method", name).trained]
 DATA = ("toy", "toy_entities")
 SCORES = "keep_scores=[test]"
 on_both = pytest.mark.parametrize("data", DATA)
+# of words with parts of speech, of choices and of pairs: what reads texts in a way of its own
+MORE = [(method, data) for method in ("finetune", "kr2", "kd") for data in ("toy_pos", "toy_choice")]
+MORE += [("kr2", "toy_inference")]
+CASES = [(method, data) for method in METHODS for data in DATA] + MORE
+on_all = pytest.mark.parametrize(("method", "data"), CASES)
+on_trained = pytest.mark.parametrize(("method", "data"), [case for case in CASES if case[0] in TRAINED])
 
 
 def scope_of(method):
     return "student" if registry.load("method", method).needs.teachers else "train"
 
 
-@on_both
-@pytest.mark.parametrize("method", METHODS)
+@on_all
 def test_a_run_ends_with_finite_metrics_and_readable_predictions(method, data, toy):
     run, result = toy(f"method={method}", SCORES, data=data)
     assert Result.load(run.folder) == result
@@ -42,22 +50,34 @@ def test_a_run_ends_with_finite_metrics_and_readable_predictions(method, data, t
     assert len(predictions) == result.setting.rows["test"] == 48
     outputs = run.config.data.outputs()
     best = [outputs[index] for index in np.load(run.scores("test")).argmax(1)]
-    if data == "toy":
-        right = sum(row["gold"] == row["predicted"] for row in predictions)
+    gold, predicted = ([row[name] for row in predictions] for name in ("gold", "predicted"))
+    if run.config.data.task in ("classification", "choice"):
+        right = sum(map(str.__eq__, gold, predicted))
         assert right / 48 == pytest.approx(result.metrics["test"]["accuracy"])
-        for row in predictions:
-            assert {row["gold"], row["predicted"]} <= set(outputs) and row["text"] and len(row["scores"]) == 6
-        assert [row["predicted"] for row in predictions] == best
+        assert {*gold, *predicted} <= set(outputs)
+        assert predicted == best
     else:
-        gold, predicted = ([row[name] for row in predictions] for name in ("gold", "predicted"))
         assert f1_score(gold, predicted, zero_division=0) == pytest.approx(result.metrics["test"]["f1"])
         for row in predictions:
             assert len(row["words"]) == len(row["gold"]) == len(row["predicted"]) > 0
         assert [tag for row in predicted for tag in row] == best
+    records = Records(run.records)
+    texts = records.texts("test") if data == "toy" else records.pieces("test")
+    for row, text in zip(predictions, texts, strict=True):
+        if run.config.data.task == "classification":
+            assert row["text"] == (text if data == "toy" else " ".join(text)) and len(row["scores"]) == len(outputs)
+        elif run.config.data.task == "choice":
+            assert [row["context"], *row["choices"].values()] == text
+            assert list(row["choices"]) == outputs and len(row["scores"]) == len(outputs) == 4
+        else:
+            assert row["words"] == text
+    if data == "toy_pos":
+        words = [one for pair in zip(gold, predicted, strict=True) for one in zip(*pair, strict=True)]
+        assert np.mean([a == b for a, b in words]) == pytest.approx(result.metrics["test"]["accuracy"])
+        assert {tag for pair in words for tag in pair} <= set(outputs)
 
 
-@on_both
-@pytest.mark.parametrize("method", TRAINED)
+@on_trained
 def test_every_term_of_the_loss_is_logged_and_finite(method, data, toy):
     run, result = toy(f"method={method}", "force=true", data=data)
     curve = points(run, scope_of(method))
@@ -68,8 +88,7 @@ def test_every_term_of_the_loss_is_logged_and_finite(method, data, toy):
         assert math.fsum(terms) == pytest.approx(point["loss"], rel=1e-6)
 
 
-@on_both
-@pytest.mark.parametrize("method", TRAINED)
+@on_trained
 def test_a_stopped_run_continues_with_the_same_bits(method, data, toy, tmp_path, monkeypatch):
     whole_run, whole = toy(f"method={method}", SCORES, data=data)
     total = int(whole.training["steps"])
@@ -81,9 +100,10 @@ def test_a_stopped_run_continues_with_the_same_bits(method, data, toy, tmp_path,
             stop.set()
         return read(*arguments)
 
-    # the teachers' steps are logged first, where there are teachers; a tagger learns from all sentences
+    # the teachers' steps are logged first, where there are teachers: a tagger learns from all sentences, and so does
+    # the one teacher of all labels
     teachers = registry.load("method", method).needs.teachers
-    total_teacher_steps = {"toy": 4, "toy_entities": 6}[data] if teachers else 0
+    total_teacher_steps = 0 if not teachers else 3 if method == "kd" else {"toy": 4, "toy_entities": 6}[data]
     monkeypatch.setattr(loop, "_read", stop_after_third)
     with pytest.raises(InterruptedRunError, match="after step 4 of 6"):
         toy(f"method={method}", SCORES, data=data, outputs=tmp_path, stop=stop)
@@ -162,6 +182,70 @@ def test_every_switch_of_muki_changes_the_result(toy):
         run, _ = toy("method=muki", switch)
         seen[switch] = (run.folder / "predictions.jsonl").read_bytes()
     assert len(set(seen.values())) == len(seen)
+
+
+# option -> other values of it, each with what it needs beside
+LEARNED = "method.fusion=learned"
+KR2 = {
+    "resource": ["method.resource=tiny_large"],
+    "resource_seed": ["method.resource_seed=2"],
+    # of the two layers of `tiny`, the last four are all
+    "fusion": ["method.fusion=layer:1", LEARNED, "method.fusion=avg_all method.resource=tiny_large"],
+    "fusion_weights": [f"method.fusion_weights=free {LEARNED}"],
+    "inject_at": ["method.inject_at=inputs_embeds"],
+    "segment": ["method.segment=1"],
+    "inject_norm": ["method.inject_norm=layernorm"],
+    "inject_dropout": ["method.inject_dropout=0.3"],
+    "projection": ["method.projection=mlp"],
+    "depth": ["method.depth=1 method.projection=mlp"],
+    "drop_special": ["method.drop_special=true"],
+    "stored": ["method.stored=bf16"],
+}
+KD = {
+    "teacher": ["method.teacher=tiny_large"],
+    "teacher_seed": ["method.teacher_seed=2"],
+    "weight": ["method.weight=0.2"],
+    "temperature": ["method.temperature=3"],
+    "word_pooling": ["method.word_pooling=mean"],
+}
+
+
+@pytest.mark.parametrize(("method", "options"), [("kr2", KR2), ("kd", KD)], ids=["kr2", "kd"])
+def test_every_switch_of_reading_changes_the_result(method, options, toy):
+    # a vocabulary so small that words have several tokens, of which the first and the mean differ
+    words = [f"method={method}", SCORES, "backbone.tiny.vocabulary=330"]
+    base, _ = toy(*words, data="toy_pos")
+    encoded = bench_of(base).encoded("train")
+    assert encoded.lengths.sum() > 1.5 * len(encoded.starts)
+    seen = {"base": np.load(base.scores("test"))}
+    for switch in (value for values in options.values() for value in values):
+        run, _ = toy(*words, *switch.split(), data="toy_pos")
+        seen[switch] = np.load(run.scores("test"))
+    for (one, ours), (other, theirs) in combinations(seen.items(), 2):
+        assert ours.shape == theirs.shape and np.isfinite(ours).all()
+        assert not np.array_equal(ours, theirs), f"{one} and {other}"
+    # the rest is machinery, and one whose gradient is the same
+    fields = dataclasses.fields(registry.load("method", method).Config)
+    counted = {field.name for field in fields if MACHINERY not in field.metadata}
+    assert counted == {"name", *options, *(["soft_loss"] if method == "kd" else [])}
+
+
+def test_where_the_vectors_of_a_resource_are_kept_changes_nothing(toy):
+    seen = set()
+    for words in (["on"], ["off"], ["auto", "method.cache_gigabytes=0"]):
+        cache, *more = words
+        run, _ = toy("method=kr2", f"method.cache={cache}", *more, SCORES, "force=true", data="toy_pos")
+        seen.add((run.folder, run.scores("test").read_bytes()))
+    assert len(seen) == 1
+
+
+def test_the_two_soft_losses_differ_by_what_no_student_changes(toy):
+    runs = [toy("method=kd", f"method.soft_loss={name}", SCORES, data="toy_pos")[0] for name in ("kl", "ce")]
+    kl, ce = ([np.array([point[f"loss/{name}"] for name in ("hard", "soft")]) for point in points(run)] for run in runs)
+    assert np.array_equal(*(np.load(run.scores("test")) for run in runs))
+    assert (runs[0].folder / "predictions.jsonl").read_bytes() == (runs[1].folder / "predictions.jsonl").read_bytes()
+    for (hard, soft), (theirs, other) in zip(kl, ce, strict=True):
+        assert hard == theirs and 0 <= soft < other
 
 
 def test_a_split_in_another_order_scores_the_right_labels(toy):

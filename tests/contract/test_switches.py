@@ -65,8 +65,30 @@ COMMON = {
     "train.precision": "bf16",
     "teacher.global_batch_size": "64",
 }
+# method.resource and method.teacher, which are models, say nothing: the tables name them
+KR2 = {
+    "method.resource_seed": "2",
+    "method.fusion": "layer:1",
+    "method.fusion_weights": "free",
+    "method.inject_at": "inputs_embeds",
+    "method.segment": "1",
+    "method.inject_norm": "layernorm",
+    "method.inject_dropout": "0.3",
+    "method.projection": "mlp",
+    "method.depth": "1",
+    "method.drop_special": "true",
+    "method.stored": "bf16",
+}
+KD = {
+    "method.teacher_seed": "2",
+    "method.weight": "0.2",
+    "method.temperature": "3",
+    "method.soft_loss": "ce",
+    "method.word_pooling": "mean",
+}
 SWITCHES = [("muki", *one) for one in (MUKI | COMMON).items()]
 SWITCHES += [(method, *one) for method in ("dfa", "cfl") for one in ALIGN.items()]
+SWITCHES += [("kr2", *one) for one in KR2.items()] + [("kd", *one) for one in KD.items()]
 SWITCHES += [("vanilla_kd", "method.o_merge", "max"), ("ensemble", "method.o_merge", "max")]
 # what a comment must say: the paper, the code, or that neither does
 SOURCE = r"paper|released code|not stated|ours|inferred"

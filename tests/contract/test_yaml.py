@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from kbench import registry
+from kbench.cli.ls import read
 from kbench.config.compose import compose
 from kbench.config.schema import GENERATED, JOINED, METRICS, READERS
 from kbench.errors import ConfigError
@@ -50,7 +51,7 @@ def test_every_hub_revision_is_a_full_commit(path: Path):
 
 @pytest.mark.parametrize("name", registry.choices("data"))
 def test_a_data_set_has_a_reader_a_licence_and_a_source(name):
-    raw = yaml.safe_load((registry.conf_root() / "data" / f"{name}.yaml").read_text())
+    raw = read("data", name)
     task = raw["task"]
     assert raw["reader"] in (*READERS[task], *GENERATED[task], JOINED)
     assert set(raw["metrics"]) <= set(METRICS[task])

@@ -126,14 +126,36 @@ def test_a_range_without_end_is_refused_in_words():
 
 def test_metrics_and_readers_of_the_schema_are_those_there_are():
     from kbench.config import schema
+    from kbench.data.pairs import PAIR_READERS
     from kbench.data.readers import READERS
+    from kbench.data.records import _GENERATORS, _READERS
     from kbench.data.sentences import SENTENCE_READERS
+    from kbench.data.treebanks import TREEBANK_READERS
     from kbench.metrics import classification, tagging
 
-    assert {"classification": tuple(classification.METRICS), "tagging": tagging.METRICS} == schema.METRICS
+    assert {
+        "classification": tuple(classification.METRICS),
+        "tagging": tagging.METRICS,
+        "pos": (*classification.METRICS, "f1"),
+        "choice": ("accuracy",),
+    } == schema.METRICS
     found = {task: set(names) for task, names in schema.READERS.items()}
-    assert found == {"classification": set(READERS), "tagging": set(SENTENCE_READERS)}
-    assert set(schema.GENERATED) == set(schema.METRICS)
+    # of the readers of pairs, SNLI's gives rows with one second text: these are classified
+    assert found == {
+        "classification": {*READERS, "snli"},
+        "tagging": set(SENTENCE_READERS),
+        "pos": set(TREEBANK_READERS),
+        "choice": set(PAIR_READERS) - {"snli"},
+    }
+    assert set().union(*found.values()) == set(_READERS)
+    assert schema.GENERATED == {
+        "classification": ("toy", "toy_other", "toy_inference"),
+        "tagging": ("toy_entities",),
+        "pos": ("toy_pos",),
+        "choice": ("toy_choice",),
+    }
+    assert {name for names in schema.GENERATED.values() for name in names} == set(_GENERATORS)
+    assert set(schema.GENERATED) == set(schema.READERS) == set(schema.METRICS)
 
 
 def test_the_recipe_is_no_part_of_a_method_that_trains_nothing():

@@ -112,7 +112,8 @@ def news(tmp_path: Path) -> list[str]:
     group = tmp_path / "mine" / "data"
     group.mkdir(parents=True)
     raw = yaml.safe_load((registry.conf_root() / "data" / "agnews_thucnews.yaml").read_text())
-    raw |= {"defaults": ["agnews@parts.agnews", "thucnews_titles@parts.titles", "_self_"], "name": "news"}
+    parts = ["agnews@parts.agnews", "thucnews_titles@parts.titles"]
+    raw |= {"defaults": ["/parts/data@_here_", *parts, "_self_"], "name": "news"}
     (group / "news.yaml").write_text("# AG News and headlines.\n" + yaml.safe_dump(raw, allow_unicode=True))
     return ["data=news", f"data.parts.agnews.path={tmp_path}/ag", f"data.parts.titles.path={tmp_path}/titles"]
 
@@ -135,14 +136,15 @@ def test_a_split_that_one_part_lacks_is_left_out(news: list[str], tmp_path: Path
 
 def test_sentences_are_joined_or_refused_in_words(tmp_path: Path) -> None:
     raw = yaml.safe_load((registry.conf_root() / "data" / "toy_pair.yaml").read_text())
-    raw["defaults"] = ["toy_entities@parts.one", "toy_entities@parts.other", "_self_"]
+    raw["defaults"] = ["/parts/data@_here_", "toy_entities@parts.one", "toy_entities@parts.other", "_self_"]
     raw |= {"name": "pair", "task": "tagging", "metrics": ["f1"], "labels": list("ABCDEFGH")}
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "pair.yaml").write_text("# Sentences twice.\n" + yaml.safe_dump(raw))
     words = ["method=finetune", "data=pair", "backbone=tiny", "train=quick"]
     try:
         ((_, config),) = check(words, sweep=False, config_dir=str(tmp_path))
-    except ConfigError:
+    except ConfigError as error:
+        assert [problem.where for problem in error.problems] == ["data.parts.one", "data.parts.other"]
         return
     records = Records(Store(tmp_path / "out").get(records_stage(config.data, locate(config.data))))
     assert records.rows("train") == 2400 and records.labels("train").max() == 16

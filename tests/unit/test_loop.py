@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -75,6 +76,8 @@ def feed(tmp_path):
     lengths = generator.integers(2, 12, size=27)
     np.cumsum(lengths).astype(np.int64).tofile(tmp_path / "train.ends")
     generator.integers(1, 50, size=int(lengths.sum())).astype(np.int32).tofile(tmp_path / "train.ids")
+    tokens = {"train": {"all": int(lengths.sum()), "unknown": 0}}
+    (tmp_path / "encoded.json").write_text(json.dumps({"sequences": 1, "tokens": tokens}))
     labels = generator.integers(0, 3, size=27)
     return Feed(Encoded(tmp_path, "train"), np.arange(27), 0, {"label": labels})
 

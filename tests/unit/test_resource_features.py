@@ -175,7 +175,7 @@ def test_the_disk_and_the_model_give_the_same_batch(data: str, stored: str, outp
         assert ours["resource"].dtype == theirs["resource"].dtype
         read = ours["resource_mask"].bool()
         a, b = ours["resource"][read].float(), theirs["resource"][read].float()
-        assert len(a) > 5 and torch.allclose(a, b, rtol=tolerance, atol=tolerance / 4)
+        assert len(a) > 3 and torch.allclose(a, b, rtol=tolerance, atol=tolerance / 4)
         assert not torch.allclose(a, b.roll(1, 0), rtol=tolerance, atol=tolerance / 4)
 
 
@@ -289,12 +289,14 @@ class Told:
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-@pytest.mark.parametrize("words", [["toy_choice"], ["toy_pos", "method.fusion=learned", "method.stored=bf16"]])
+@pytest.mark.parametrize(
+    ("tokens", "words"), [(200, ["toy_choice"]), (50, ["toy_pos", "method.fusion=learned", "method.stored=bf16"])]
+)
 def test_a_killed_build_continues_after_its_finished_batches(
-    words: list[str], stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tokens: int, words: list[str], stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spill, "_FLUSH_SECONDS", -1.0)
-    monkeypatch.setitem(PASS_TOKENS, "cpu", 100)
+    monkeypatch.setitem(PASS_TOKENS, "cpu", tokens)
 
     def built(outputs: Path, told: Told) -> Path:
         method = method_of(outputs, *words)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from kbench import registry
 from kbench.backbones.load import load_tokenizer
 from kbench.config.compose import compose
 from kbench.data.encode import Encoded, encode_stage
@@ -56,9 +57,9 @@ def read(folder: Path, *overrides: str, **files: str) -> Records:
 
 def test_labels_of_sentences_are_flat_and_ends_say_where_each_ends(tmp_path: Path) -> None:
     records = read(tmp_path)
-    assert records.tagged and records.splits == ("train", "validation", "test")
-    assert records.words("train") == [["Jo", "Smith", "saw", "Paris"], ["no"], ["UN", "UN"]]
-    assert records.words("train", 1, 2) == [["no"]]
+    assert records.tagged and records.info["layout"] == "words" and records.splits == ("train", "validation", "test")
+    assert records.pieces("train") == [["Jo", "Smith", "saw", "Paris"], ["no"], ["UN", "UN"]]
+    assert records.pieces("train", 1, 2) == [["no"]]
     assert records.texts("train") == ["Jo Smith saw Paris", "no", "UN UN"]
     # O, B-PER, I-PER, B-MISC, I-MISC, B-ORG, I-ORG, B-LOC, I-LOC; the files are IOB1
     assert records.labels("train").tolist() == [1, 2, 0, 7, 0, 5, 5]
@@ -73,7 +74,7 @@ def test_a_subset_of_sentences_keeps_words_and_labels_together(tmp_path: Path) -
     whole, part = read(tmp_path), read(tmp_path, "data.train_size=2")
     chosen = part.numbers("train")
     assert part.rows("train") == len(chosen) == 2
-    assert part.words("train") == [whole.words("train")[row] for row in chosen]
+    assert part.pieces("train") == [whole.pieces("train")[row] for row in chosen]
     assert part.labels("train").tolist() == whole.labels("train")[units_of(whole.ends("train"), chosen)].tolist()
 
 
@@ -117,11 +118,13 @@ def test_a_word_is_read_at_its_first_token_and_a_word_that_was_cut_off_nowhere(l
     sizes = ["data.train_size=1100", "data.test_size=20", "backbone.tiny.vocabulary=330"]
     words = ["method=finetune", "data=toy_entities", *sizes, f"data.max_length={longest}", f"outputs={tmp_path}"]
     bench = bench_of(prepare(compose(words)))
-    encoded, sentences = bench.encoded("train"), bench.records.words("train")
+    encoded, sentences = bench.encoded("train"), bench.records.pieces("train")
     assert encoded.starts is not None and len(encoded) == 1100
     assert np.array_equal(encoded.unit_ends, bench.records.ends("train"))
     assert encoded.lengths.max() <= longest
-    ids, mask = encoded.padded(np.arange(len(encoded)), 0)
+    padded = encoded.padded(np.arange(len(encoded)), 0)
+    assert set(padded) == {"input_ids", "attention_mask"}
+    ids, mask = padded["input_ids"], padded["attention_mask"]
     pieces = cut = 0
     for row, sentence in enumerate(sentences):
         starts = encoded.starts[encoded.unit_ends[row] - len(sentence) : encoded.unit_ends[row]].tolist()
@@ -142,19 +145,25 @@ def test_a_word_is_read_at_its_first_token_and_a_word_that_was_cut_off_nowhere(l
     assert (cut > 0) == (longest < 64)
 
 
-def test_a_word_of_which_the_tokenizer_makes_nothing_is_read_nowhere(tmp_path: Path) -> None:
+def test_a_word_of_which_the_tokenizer_makes_nothing_is_read_at_an_unknown_token(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(small_bert(tmp_path / "model", ["a", "##b", "c"]))
     # zero-width letters are taken away
     records = read(tmp_path, **{"eng.train": "abb O\n\u200b O\nc B-LOC\nxyz O\n\n\u200b O\n\u200d O\n\nc O\n"})
     folder = Store(tmp_path / "out").get(encode_stage(records, lambda _: tokenizer, "a tokenizer", 16))
     encoded = Encoded(folder, "train")
     assert encoded.starts is not None
-    assert encoded.padded(np.arange(3), 0)[0].tolist() == [[2, 5, 6, 6, 7, 1, 3], [2, 3] + [0] * 5, [2, 7, 3] + [0] * 4]
-    assert encoded.starts.tolist() == [1, -1, 4, 5, -1, -1, 1]
+    ids = [[2, 5, 6, 6, 1, 7, 1, 3], [2, 1, 1, 3] + [0] * 4, [2, 7, 3] + [0] * 5]
+    assert encoded.padded(np.arange(3), 0)["input_ids"].tolist() == ids
+    assert encoded.starts.tolist() == [1, 4, 5, 6, 1, 2, 1]
+    assert encoded.unknown == 4 / 9, "special tokens are not counted"
     feed = Feed(encoded, np.arange(3), 0)
-    assert feed.weights.tolist() == [3, 0, 1]
+    assert feed.weights.tolist() == [4, 2, 1]
     assert feed.units == 7
-    assert feed.batch(np.array([1, 2]), torch.device("cpu"))["row_units"].tolist() == [0, 1]
+    assert feed.batch(np.array([1, 2]), torch.device("cpu"))["row_units"].tolist() == [2, 1]
+    # like any other word it may be cut off
+    short = Encoded(Store(tmp_path / "out").get(encode_stage(records, lambda _: tokenizer, "a tokenizer", 5)), "train")
+    assert short.starts is not None and short.starts.tolist() == [1, -1, -1, -1, 1, 2, 1]
+    assert Feed(short, np.arange(3), 0).weights.tolist() == [1, 2, 1]
 
 
 # Batches and scores.
@@ -170,6 +179,9 @@ def made(folder: Path, rows: Rows) -> Encoded:
     np.cumsum([length for length, _ in rows]).astype(np.int64).tofile(folder / "train.ends")
     np.array([start for _, starts in rows for start in starts], dtype=np.int32).tofile(folder / "train.starts")
     np.cumsum([len(starts) for _, starts in rows]).astype(np.int64).tofile(folder / "train.units")
+    (folder / "encoded.json").write_text(
+        json.dumps({"sequences": 1, "tokens": {"train": {"all": len(ids), "unknown": 0}}})
+    )
     return Encoded(folder, "train")
 
 
@@ -251,8 +263,14 @@ def test_words_may_be_left_out_as_if_they_were_cut_off(rows: Rows, tmp_path: Pat
     assert feed.weights.tolist() == harmed.weights.tolist() != Feed(encoded, chosen, 0).weights.tolist()
     for positions in (np.arange(11), np.array([4, 1, 7])):
         assert feed.seen(positions).tolist() == harmed.seen(positions).tolist()
-        ours, theirs = (one.batch(positions, torch.device("cpu")) for one in (feed, harmed))
-        assert all(torch.equal(ours[name], theirs[name]) for name in theirs) and set(ours) == set(theirs)
+        ours, theirs, every = (
+            one.batch(positions, torch.device("cpu")) for one in (feed, harmed, Feed(encoded, chosen, 0))
+        )
+        assert set(ours) == set(theirs)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs if name != "unit_stops")
+        # a word ends where it ended: the tokens of one left out are not its neighbour's
+        stops = dict(zip(every["units"].tolist(), every["unit_stops"].tolist(), strict=True))
+        assert ours["unit_stops"].tolist() == [stops[unit] for unit in ours["units"].tolist()]
 
 
 @pytest.mark.parametrize("size", [1, 3, 16, 64])
@@ -387,7 +405,7 @@ def test_words_that_were_cut_off_are_o(method: list[str], toy: Callable) -> None
     bench = bench_of(run)
     starts = bench.encoded("test").starts
     lines = [json.loads(line) for line in (run.folder / "predictions.jsonl").read_text().splitlines()]
-    assert [line["words"] for line in lines] == bench.records.words("test")
+    assert [line["words"] for line in lines] == bench.records.pieces("test")
     predicted = np.array([tag for line in lines for tag in line["predicted"]])
     gold = np.array([tag for line in lines for tag in line["gold"]])
     assert (starts < 0).any() and (predicted[starts < 0] == "O").all()
@@ -407,23 +425,37 @@ def test_words_that_were_cut_off_are_no_part_of_the_share_of_right_teachers(toy:
 
 
 @pytest.mark.parametrize("method", ["finetune", "uhc", "muki", "dfa"])
-def test_a_sentence_of_which_no_word_is_read_is_not_learnt_from(method: str, tmp_path: Path) -> None:
+def test_a_sentence_of_which_no_word_is_read_is_not_learnt_from(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Alone in a micro batch it would have a loss that is no number."""
     folder = tmp_path / "in"
     folder.mkdir()
     for name in FILES:
         sentences = [f"a O\n{'b' * n} I-{kind}\n" for n, kind in enumerate(["PER", "MISC", "ORG", "LOC"], start=1)]
-        (folder / name).write_text("\n".join([*sentences, "\u200b I-PER\n", "\u200b O\n\u200d O\n"]))
+        (folder / name).write_text("\n".join([*sentences, "a I-PER\n", "b O\na O\n"]))
     model = small_bert(tmp_path / "model", ["a", "b", "##b"])
     words = [f"method={method}", "data=conll2003", f"data.path={folder}", f"backbone.path={model}"]
     words += ["train=quick", "train@teacher=quick_teacher", "train.epochs=2", "teacher.epochs=1", "log_every=1"]
     words += ["train.global_batch_size=2", "teacher.global_batch_size=2", "hardware.micro_batch_size=1"]
+    # no tokenizer cuts off a first word: the method says that it cannot use these
+    unread = np.arange(11) >= 8
+    monkeypatch.setattr(registry.load("method", method), "unread", lambda self, split: unread)
     run, result = in_process(words, tmp_path / "out")
     assert result.training["steps"] == 2 * 2, "4 of 6 sentences"
     losses = [point["loss"] for point in points(run, "train" if method == "finetune" else "student")]
     assert len(losses) == 4 and np.isfinite(losses).all()
     predicted = [json.loads(line)["predicted"] for line in (run.folder / "predictions.jsonl").read_text().splitlines()]
-    assert predicted[4:] == [["O"], ["O", "O"]]
+    assert [len(tags) for tags in predicted] == [2, 2, 2, 2, 1, 2], "what is judged is what it was"
+    bench = bench_of(run)
+    labels = {"label": bench.records.labels("train")}
+    assert bench.lessons(np.arange(6), labels).rows.tolist() == list(range(6))
+    feed = bench.lessons(np.arange(6), labels, unread=unread)
+    assert feed.rows.tolist() == [0, 1, 2, 3] and feed.weights.tolist() == [2, 2, 2, 2]
+    # of a sentence of which some words are read, these are learnt
+    some = bench.lessons(np.array([5, 4, 0]), labels, unread=unread & (np.arange(11) != 10))
+    assert some.rows.tolist() == [5, 0] and some.weights.tolist() == [1, 2]
+    assert some.batch(np.array([0]), torch.device("cpu"))["label"].tolist() == [labels["label"][10]]
 
 
 # Metrics.
