@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from kbench.backbones.locate import FAMILIES
+from kbench.config.schema import TOKENIZERS
 from kbench.errors import BackboneError, Problem
 
 _SMALLEST_VOCABULARY = 100
@@ -31,19 +33,18 @@ def load_tokenizer(folder: Path, words: bool = False, kind: str = "auto") -> Any
         folder: tokenizer files.
         words: it will be given words, not texts: a byte-level tokenizer (RoBERTa's) then puts the space before each
             that it had in running text.
-        kind: auto, as the files say; or kobert, for the tokenizer that KoBERT brings as code.
+        kind: auto; kobert, for the tokenizer that KoBERT brings as code (auto, too, where its file is there); plain, as
+            transformers reads the files, also where they are KoBERT's.
 
     Raises:
         BackboneError: the folder gives no real vocabulary, or a package that its tokenizer needs is missing.
     """
-    if kind == "kobert":
-        from kbench.backbones.kobert import load_kobert
+    from kbench.backbones.kobert import MODEL_FILE, load_kobert
 
-        tokenizer = load_kobert(folder)
-    elif kind == "auto":
-        tokenizer = _auto_tokenizer(folder, words)
-    else:
+    if kind not in TOKENIZERS:
         raise ValueError(f"no such kind of tokenizer: {kind}")
+    own = kind == "kobert" or (kind == "auto" and (folder / MODEL_FILE).is_file())
+    tokenizer = load_kobert(folder) if own else _auto_tokenizer(folder, words)
     if len(tokenizer) < _SMALLEST_VOCABULARY:
         raise BackboneError(
             Problem(str(folder), f"the tokenizer knows only {len(tokenizer)} pieces", "tokenizer files are missing")
@@ -146,7 +147,7 @@ def load_encoder(folder: Path, *, seed: int | None = None, layers: int | None = 
     Args:
         folder: as for `load_model`.
         seed: of the weights, where the folder may have none (tiny); None: it must have them.
-        layers: keep only so many layers, counted from the embeddings; None: all.
+        layers: of BERT's family, keep only so many, counted from the embeddings; None: all.
 
     Raises:
         BackboneError: as `load_model`.
@@ -155,9 +156,9 @@ def load_encoder(folder: Path, *, seed: int | None = None, layers: int | None = 
         raise BackboneError(Problem(str(folder), "holds no model.safetensors"))
     model: Any = load_model(folder, AutoModel, classes=2, seed=seed or 0)
     model.pooler = None
-    stack = getattr(getattr(model, "encoder", None), "layer", None)
-    if layers is not None and stack is not None:
-        model.encoder.layer = stack[:layers]
+    # where a layer does not end in its norm, the last state of a shorter stack is another one
+    if layers is not None and model.config.model_type in FAMILIES:
+        model.encoder.layer = model.encoder.layer[:layers]
         model.config.num_hidden_layers = len(model.encoder.layer)
     found: nn.Module = model.requires_grad_(False).eval()
     return found

@@ -20,8 +20,11 @@ from kbench.files import hash_file
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "vocab.json")
 
-# RoBERTa's family counts positions from the padding id on, so two of the table are lost
-POSITIONS_FROM_PADDING = ("roberta", "xlm-roberta", "camembert")
+# BERT's family: an embedding block of absolute positions, then an encoder whose layers end in their norm
+FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie")
+# the names that families give their layers and hidden size
+_DEPTHS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+_WIDTHS = ("hidden_size", "dim", "n_embd", "d_model")
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ def locate(backbone: schema.Backbone, place: str = "") -> Located:
         return _packaged(backbone)
     if backbone.hub is not None:
         return _cached(backbone, f"{place}, {backbone.name}" if place else f"backbone={backbone.name}")
-    raise BackboneError(Problem(f"backbone={backbone.name}", "names no place", "give backbone.path=FOLDER"))
+    setting, way = (place, f"its folder in place of {backbone.name}") if place else ("backbone", "backbone.path=FOLDER")
+    raise BackboneError(Problem(f"{setting}={backbone.name}", "is not on the hub", f"give {way}"))
 
 
 def named(word: str, setting: str) -> schema.Backbone:
@@ -113,7 +117,7 @@ def depth_and_width(backbone: schema.Backbone, located: Located) -> tuple[int, i
         assert backbone.tiny is not None
         return backbone.tiny.layers, backbone.tiny.width
     shape = shape_of(located)
-    return int(shape.get("num_hidden_layers", 0)), int(shape.get("hidden_size", 0))
+    return tuple(next((int(shape[name]) for name in names if name in shape), 0) for names in (_DEPTHS, _WIDTHS))  # type: ignore[return-value]
 
 
 def positions_of(backbone: schema.Backbone, located: Located) -> int | None:
@@ -122,10 +126,12 @@ def positions_of(backbone: schema.Backbone, located: Located) -> int | None:
         assert backbone.tiny is not None
         return backbone.tiny.positions
     shape = shape_of(located)
-    positions = shape.get("max_position_embeddings")
+    positions = shape.get("max_position_embeddings", shape.get("n_positions"))
     if not isinstance(positions, int):
         return None
-    return positions - 2 if shape.get("model_type") in POSITIONS_FROM_PADDING else positions
+    # RoBERTa's family counts positions from the padding id on, so two of the table are lost
+    kind = str(shape.get("model_type", ""))
+    return positions - 2 if "roberta" in kind or kind in ("camembert", "mpnet") else positions
 
 
 def outputs_of(located: Located, where: str) -> list[str]:

@@ -85,7 +85,9 @@ def _place(group: str, name: str) -> str:
     from kbench.backbones import locate as backbones
     from kbench.data import source
 
-    config: Any = compose([f"{group}={name}", *(["data=toy"] if group == "backbone" else ["backbone=tiny"])])
+    config: Any = compose(
+        ["method=finetune", f"{group}={name}", *(["data=toy"] if group == "backbone" else ["backbone=tiny"])]
+    )
     try:
         if group == "data":
             place = source.locate(config.data)

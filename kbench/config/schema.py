@@ -40,7 +40,7 @@ OF_WORDS = ("tagging", "pos")
 OF_PAIRS = ("snli", "toy_inference", *READERS["choice"], *GENERATED["choice"])
 
 # kinds of tokenizers that a backbone may have
-TOKENIZERS = ("auto", "kobert")
+TOKENIZERS = ("auto", "kobert", "plain")
 
 
 class Layout(Enum):
@@ -214,6 +214,17 @@ class Data:
             ]
         known = ", ".join(self.treebanks)
         problems = [Problem(f"{where}.{name}", "has no value") for name, value in chosen.items() if value is None]
+        problems += [
+            Problem(f"{where}.treebanks.{lang}.names", "is empty", "name one folder at least")
+            for lang, banks in self.treebanks.items()
+            if not banks.names
+        ]
+        for split, pattern in self.files.items():
+            try:
+                pattern.format(treebank="", lang="")
+            except (KeyError, ValueError, IndexError):
+                hint = "{treebank} and {lang} may stand in it"
+                problems.append(Problem(f"{where}.files.{split}", f"is no pattern: {pattern}", hint))
         if self.lang is not None and self.lang not in self.treebanks:
             problems.append(Problem(f"{where}.lang", f"no such language: {self.lang}", f"there are: {known}"))
         if self.train_data not in (None, TrainData.native) and "en" not in self.treebanks:
@@ -281,7 +292,7 @@ class Backbone:
     install: str | None = machinery("command that installs that package; null: none")
     sha256: str | None = key("expected hash of the package's model.safetensors; null: not checked")
     path: str | None = machinery("local folder with config, tokenizer and model.safetensors; null: none")
-    tokenizer: str = key("how its files are read: auto, or kobert for the tokenizer that KoBERT brings as code")
+    tokenizer: str = key("how its files are read: auto, kobert, or plain: KoBERT's as if they were a BERT's")
     tiny: Tiny | None = key("shape of a model built here; null: pre-trained")
     dropout: float | None = key("dropout everywhere; null: as in the checkpoint")
     languages: list[str] = machinery("ISO 639-1 codes the pre-training covered; [any]: learns from the data alone")

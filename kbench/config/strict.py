@@ -148,7 +148,8 @@ def fits(config: Config) -> list[Problem]:
 def doubts(config: Config) -> list[str]:
     """What may be meant but seldom is; said before a run, never refused."""
     known = set(config.backbone.languages)
-    unknown = [code for code in config.data.languages if code not in known]
+    read = [config.data.lang] if config.data.lang else config.data.languages
+    unknown = [code for code in read if code not in known]
     if "any" in known or not unknown:
         return []
     languages = ", ".join(sorted(known))

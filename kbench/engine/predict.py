@@ -98,3 +98,4 @@ def sample(
     finally:
         model.train(was_training)
     spill.close()
+    spill.forget()

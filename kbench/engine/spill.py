@@ -17,7 +17,7 @@ _FLUSH_SECONDS = 20.0
 class Spill:
     """A .npy file that the processes of a run fill together.
 
-    Until `close`, a file beside it marks the batches that are on disk.
+    Until `forget`, a file beside it marks the batches that are on disk.
 
     Args:
         path: the file; what an earlier call left there is kept where it fits.
@@ -68,6 +68,9 @@ class Spill:
         """Every batch of every process is there; call when `left` has ended."""
         self._file.close()
         self._runtime.barrier()
+
+    def forget(self) -> None:
+        """Take the marks away: all that is to be written is there."""
         if self._runtime.is_main:
             self._marks_path.unlink()
 

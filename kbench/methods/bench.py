@@ -108,10 +108,11 @@ class Bench:
 
     def check_vocabulary(self) -> None:
         """Tell the user where the backbone's vocabulary does not fit the texts."""
-        unknown = self.encoded("train").unknown
-        if unknown > _MANY_UNKNOWN:
+        unknown = {split: self.encoded(split).unknown for split in self.records.splits}
+        worst = max(unknown, key=unknown.__getitem__)
+        if unknown[worst] > _MANY_UNKNOWN:
             assert self.report is not None
-            what = f"{unknown:.0%} of the training texts' tokens are unknown to {self.backbone.name}"
+            what = f"{unknown[worst]:.0%} of the tokens of {worst} are unknown to {self.backbone.name}"
             self.report.note(f"{what}: does it know the language?")
 
     def feed(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kbench.backbones.locate import named
-from kbench.config.keys import key
+from kbench.config.keys import key, machinery
 from kbench.errors import Problem
 from kbench.methods.base import Method, Needs
 from kbench.methods.teacher_set import TeacherSet
@@ -48,7 +48,8 @@ class Config:
     """Options of distillation from one fine-tuned teacher."""
 
     name: str = key("name of the method")
-    teacher: str | None = key(
+    # its content is in the keys of the stages, wherever it stands
+    teacher: str | None = machinery(
         "what the teacher is fine-tuned from: a name of conf/backbone, a folder, or a hub id; null: the run's backbone"
     )
     teacher_seed: int = key("seed of the teacher: it is trained once, only students are repeated")

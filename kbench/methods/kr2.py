@@ -7,6 +7,7 @@ checkpoint: KReader2 of the paper's tables. docs/kr2.md names what the paper lea
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -14,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kbench.backbones.locate import depth_and_width, named, positions_of, shape_of
+from kbench.backbones.locate import FAMILIES, depth_and_width, named, positions_of, shape_of
 from kbench.config.keys import key, machinery
 from kbench.engine.seeding import derive
 from kbench.errors import Problem
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from kbench.stages.stage import Stage
 
 _PLACE = "resource"
-# models with an embedding block of absolute positions and an encoder apart from it
-FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie")
 
 
 class FusionWeights(Enum):
@@ -83,7 +82,8 @@ class Config:
     """Options of KR2."""
 
     name: str = key("name of the method")
-    resource: str | None = key(
+    # its content is in the keys of the stages, wherever it stands
+    resource: str | None = machinery(
         "the frozen model: a name of conf/backbone, a folder, or a hub id, id@revision; null: the reader's own "
         "checkpoint (KReader2)"
     )
@@ -136,6 +136,9 @@ class Kr2(Finetune):
         resource = places.get(_PLACE, reader)
         depth, width = depth_and_width(*resource)
         own = depth_and_width(*reader)[1]
+        if not depth or not width or (resource[1].folder and shape_of(resource[1]).get("is_encoder_decoder")):
+            what = f"{resource[0].name} is no encoder with layers of one width, as its config.json says it"
+            return [Problem("method.resource", what, "take an encoder such as a BERT")]
         try:
             fused_layers(config.fusion, depth)
         except ValueError as error:
@@ -169,16 +172,22 @@ class Kr2(Finetune):
     @cached_property
     def cached(self) -> bool:
         """Whether the vectors are kept on disk."""
-        if self.config.cache is Cache.auto:
-            return self.resource.bytes() <= self.config.cache_gigabytes * 1e9
-        return self.config.cache is Cache.on
+        if self.config.cache is not Cache.auto:
+            return self.config.cache is Cache.on
+        store, runtime = self.bench.store, self.bench.runtime
+        assert store is not None and runtime is not None
+        fits = self.resource.bytes() <= self.config.cache_gigabytes * 1e9
+        there = store.folder(self.resource.features_stage()).exists()
+        # the disk is looked at by one process, so that all do the same
+        return bool(runtime.broadcast(fits and (there or self.resource.bytes() < shutil.disk_usage(store.root).free)))
 
     def stages(self) -> dict[str, Stage]:
         # the vectors are the same from the disk and anew: whether they are kept is not part of what a run is
         return {"resource_encoded": self.resource.bench.encoded_stage}
 
     def prepare(self, stages: Mapping[str, Path]) -> None:
-        self.resource.bench.check_vocabulary()
+        if self.config.resource is not None:  # the reader's own is looked at in any run
+            self.resource.bench.check_vocabulary()
         if not self.cached:
             _ = self.resource.model  # loaded here: it draws random numbers, and within a step those are the dropout's
             size = self.resource.bytes() / 1e6

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kbench.backbones.locate import POSITIONS_FROM_PADDING
+_POSITIONS_FROM_PADDING = ("roberta", "xlm-roberta", "camembert")
 
 NUMBER_FORMATS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -185,7 +185,7 @@ class Reader(nn.Module):
     def _positions(self, own: Tensor, given: Tensor) -> Tensor:
         """Positions of both parts: the resource's begin where the row's own tokens end, wherever its padding ends."""
         first = 0
-        if self.model.config.model_type in POSITIONS_FROM_PADDING:
+        if self.model.config.model_type in _POSITIONS_FROM_PADDING:
             first = int(self.model.config.pad_token_id) + 1
         of_own = torch.arange(own.shape[-1], device=own.device).expand_as(own)
         of_given = own.sum(-1, keepdim=True) + torch.arange(given.shape[-1], device=own.device)

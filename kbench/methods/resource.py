@@ -98,21 +98,27 @@ class Resource:
             from kbench.engine.spill import Spill
 
             assert bench.runtime is not None and bench.report is not None
-            for split in bench.records.splits:
+            spills, batches = {}, {}
+            for split in bench.records.splits:  # all are reserved before the first is computed
+                shape = (int(bench.encoded(split).ends[-1]), *self.shape)
+                batches[split] = bench.feed(split).by_tokens(PASS_TOKENS[bench.runtime.device.type])
+                path, count = work / f"{split}.npy", len(batches[split])
+                spills[split] = Spill(path, shape, _STORED[self.stored], count, bench.runtime)
+            for split, spill in spills.items():
                 encoded = bench.encoded(split)
                 live = Live(self, encoded)
-                batches = bench.feed(split).by_tokens(PASS_TOKENS[bench.runtime.device.type])
-                shape = (int(encoded.ends[-1]), *self.shape)
-                spill = Spill(work / f"{split}.npy", shape, _STORED[self.stored], len(batches), bench.runtime)
                 for index in spill.left():
-                    rows = batches[index]
+                    rows = batches[split][index]
                     values = _plain(live.batch(rows, bench.runtime.device)["resource"])
                     values = values.reshape(-1, *values.shape[-1 - len(self.shape) :])
                     for line, sequence in enumerate(encoded.sequences_of(rows)):
                         end, length = encoded.ends[sequence], encoded.sequence_lengths[sequence]
                         spill.put(int(end - length), values[line, :length])
-                    bench.report.progress(f"features of {split}", index + 1, len(batches), {})
+                    bench.report.progress(f"features of {split}", index + 1, len(batches[split]), {})
                 spill.close()
+            for spill in spills.values():
+                spill.forget()
+            self.__dict__.pop("model", None)  # from here on its vectors are read
 
         return Stage("resource_features", 1, chosen, build, {"encoded": bench.encoded_stage})
 

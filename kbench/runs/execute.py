@@ -145,8 +145,8 @@ def _setting(run: Run, records: Records) -> Setting:
     config = run.config
     others: dict[str, list[str]] = {}
     for name, (backbone, _) in run.places.items():
-        others.setdefault("teachers" if name.startswith("teacher_") else name, []).append(backbone.name)
-    beside = "; ".join(f"{role}: {', '.join(names)}" for role, names in others.items())
+        others.setdefault(name.partition("_")[0], []).append(backbone.name)
+    beside = "; ".join(f"{role}{'s' * (len(names) > 1)}: {', '.join(names)}" for role, names in others.items())
     place = f" from {config.backbone.path}" if config.backbone.path else ""
     return Setting(
         method=config.method.name,

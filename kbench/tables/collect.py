@@ -250,7 +250,8 @@ def _refuse_unmeant(common: list[str], table: Table, rows: dict[str, Axis]) -> N
         near = registry.near(key, roles)
         if key.isidentifier() and key not in known and near:
             problems.append(Problem(key, f"no such key{near}", f"roles of {table.name}: {', '.join(roles)}"))
-        played = used_roles(one for axis in rows.values() for one in axis.overrides if _key(one) == key)
+        group = "backbone" if key == "backbone.path" else key
+        played = used_roles(one for axis in rows.values() for one in axis.overrides if _key(one) == group)
         if played:
             hint = f"give {' '.join(f'{role}=...' for role in roles if role in played)}"
             problems.append(Problem(text, "would be the same in rows that differ in it", hint))
@@ -275,7 +276,12 @@ def _cell(own: list[str], given: list[str], common: list[str], seeds: list[int],
     config = compose(asked)
     # weights from elsewhere may be anything, whatever the backbone is called
     elsewhere = config.backbone.path is not None or getattr(config.method, "models", None) is not None
-    paper = in_paper and not elsewhere and (asked == own or config_hash(config) == config_hash(compose(own)))
+    paper = (
+        in_paper
+        and not elsewhere
+        and given == own
+        and (asked == own or config_hash(config) == config_hash(compose(own)))
+    )
     try:
         run = prepare(config)
     except UserError as error:

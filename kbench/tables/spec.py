@@ -104,7 +104,9 @@ def words(row: Axis, column: Axis, roles: Mapping[str, str]) -> list[str]:
         roles: those that are not to be the column's own.
     """
     played = {**column.roles, **roles}
-    return [_ROLE.sub(lambda found: played[found[1]], text) for text in row.overrides] + list(column.overrides)
+    made = [_ROLE.sub(lambda found: played[found[1]], text) for text in row.overrides]
+    # a role may be a folder
+    return [re.sub(r"^backbone=(.*/.*)", r"backbone.path=\1", text) for text in made] + list(column.overrides)
 
 
 def load(name: str) -> Table:

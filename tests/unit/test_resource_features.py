@@ -288,12 +288,13 @@ class Told:
     def note(self, text: str) -> None: ...
 
 
+@pytest.mark.parametrize("in_split", ["train", "test"])
 @pytest.mark.parametrize("stopped", [False, True])
 @pytest.mark.parametrize(
     ("tokens", "words"), [(200, ["toy_choice"]), (50, ["toy_pos", "method.fusion=learned", "method.stored=bf16"])]
 )
 def test_a_killed_build_continues_after_its_finished_batches(
-    tokens: int, words: list[str], stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tokens: int, words: list[str], stopped: bool, in_split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spill, "_FLUSH_SECONDS", -1.0)
     monkeypatch.setitem(PASS_TOKENS, "cpu", tokens)
@@ -311,12 +312,14 @@ def test_a_killed_build_continues_after_its_finished_batches(
     total = undisturbed.batches[0][2]
     assert total > 3
     assert undisturbed.batches[:total] == [("features of train", step, total) for step in range(1, total + 1)]
-    killed = Told(3, threading.Event() if stopped else None)
+    at = 3 if in_split == "train" else total + 3  # what another split has is not lost
+    assert undisturbed.batches[at - 1][0] == f"features of {in_split}"
+    killed = Told(at, threading.Event() if stopped else None)
     with pytest.raises(InterruptedRunError if stopped else KeyboardInterrupt):
         built(tmp_path / "killed", killed)
     assert not list((tmp_path / "killed" / "stages" / "resource_features").glob("*/manifest.json"))
-    done = 3 if stopped else 2  # the batch that is being told of is not yet on the disk
-    assert killed.batches == undisturbed.batches[:3]
+    done = at if stopped else at - 1  # the batch that is being told of is not yet on the disk
+    assert killed.batches == undisturbed.batches[:at]
     again = Told()
     continued = built(tmp_path / "killed", again)
     assert again.batches == undisturbed.batches[done:]

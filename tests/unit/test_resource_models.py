@@ -279,7 +279,7 @@ def test_kobert_reads_korean_words_where_the_plain_tokenizer_does_not(kobert):
     tokenizer, pieces = read("kobert", kobert, words)
     assert all(piece[0].startswith("▁") or piece[0] == "[UNK]" for piece in pieces)
     sentences = [text.split() for text in korean()[:100]]
-    auto = load_tokenizer(kobert)
+    auto = load_tokenizer(kobert, kind="plain")
     assert isinstance(auto, BertTokenizer)
     ours, plain = WordEncoder(tokenizer, 128), WordEncoder(auto, 128)
     ours.encode(sentences)
