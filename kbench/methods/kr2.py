@@ -188,10 +188,12 @@ class Kr2(Finetune):
     def prepare(self, stages: Mapping[str, Path]) -> None:
         if self.config.resource is not None:  # the reader's own is looked at in any run
             self.resource.bench.check_vocabulary()
-        if not self.cached:
+        assert self.bench.report is not None and self.bench.store is not None
+        if self.cached:
+            self.bench.store.get(self.resource.features_stage())
+        else:
             _ = self.resource.model  # loaded here: it draws random numbers, and within a step those are the dropout's
             size = self.resource.bytes() / 1e6
-            assert self.bench.report is not None
             self.bench.report.note(f"the resource's vectors, {size:,.0f} MB, are not kept: each batch computes its own")
 
     def beside(self, split: str) -> Source:

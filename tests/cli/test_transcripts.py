@@ -37,6 +37,14 @@ def test_show_prints_idea_options_and_values_with_their_source(tmp_path):
     assert re.search(r"tau: 0.2 +# paper, section 3.1", text) and "teachers: 2" in text
 
 
+def test_doctor_looks_for_everything(tmp_path):
+    done = command(["doctor"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = dict(re.findall(r"^  (\w+) +(.+)$", done.stdout, re.M))
+    assert {*choices("data"), *choices("backbone")} <= set(found)
+    assert found["toy_pos"].startswith("generated") and found["ud_pos"].startswith("absent: from files")
+
+
 def test_hydra_prints_its_own_things(tmp_path):
     config = command(["method=muki", "data=toy", "--cfg", "job"], tmp_path).stdout
     assert "tau: 0.2" in config and "name: toy" in config
