@@ -34,7 +34,7 @@ run: $(VENV)/installed  ## set up, then MUKI on the toy data: no download, a min
 	$(BIN)/kbench method=muki data=toy
 
 test: $(VENV)/developing  ## set up, then all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/developing  ## ruff format and lint, mypy on config, runs and stages
 	$(BIN)/ruff format --check .
