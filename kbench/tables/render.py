@@ -209,7 +209,7 @@ def _word(grid: Grid, row: str, column: str, delta: Estimate | None, has_values:
 def _paper(value: Published | None) -> str:
     if value is None:
         return "-"
-    return f"{value.mean:g}" + (f" ± {value.std:.2f}" if value.std else "")
+    return f"{float(value.mean)}" + (f" ± {value.std:.2f}" if value.std else "")
 
 
 def _estimate(value: Estimate | None) -> str:
