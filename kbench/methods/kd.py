@@ -110,7 +110,7 @@ class Kd(Method):
         return {f"teacher_{task.metrics[0]}": score}
 
     def _soft(self, student: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Mean over the batch's words; one that the teacher cut off adds nothing."""
+        """Mean over the words that both models read, by their share in the training rows (`_aligned`)."""
         temperature = self.config.temperature
         ours = (student / temperature).log_softmax(-1)
         teacher = (batch["teacher"] / temperature).softmax(-1)
@@ -130,7 +130,15 @@ class Kd(Method):
 
     @cached_property
     def _aligned(self) -> np.ndarray:
-        """Whether the teacher reads each unit of train [units]."""
-        encoded = self.teachers.benches[0].encoded("train")
-        found: np.ndarray = np.ones(len(encoded), dtype=bool) if encoded.starts is None else encoded.starts >= 0
+        """What each unit of train counts for in the soft loss [units]: 0 where the teacher does not read it.
+
+        The others count a little more than 1, so that the mean over the student's words is one over those that both
+        read. The share is that of all training rows: how a batch is split does not matter.
+        """
+        ours, theirs = (bench.encoded("train").starts for bench in (self.bench, self.teachers.benches[0]))
+        if ours is None or theirs is None:
+            return np.ones(self.bench.records.rows("train"), dtype=np.float32)
+        read = theirs >= 0
+        share = float(read[ours >= 0].mean())
+        found: np.ndarray = (read / share if share else read).astype(np.float32)
         return found
