@@ -283,7 +283,7 @@ def sampling(folder: Path) -> list[tuple[str, float, float, str]]:
 def resource(folder: Path) -> list[tuple[str, float, float, str]]:
     """KR2 with the resource's vectors from the disk against computing them; reader and resource of one size.
 
-    By tokens a reader's step costs 3 x 2 forward passes, the resource's one: at best an epoch takes 6/7 of the time.
+    By tokens a reader's step costs 3 x 2 forward passes, the resource's one: an epoch takes 6/7 of the time.
     """
     import numpy as np
 
