@@ -131,8 +131,7 @@ def units_of(ends: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def records_stage(data: Data, source: Source, where: str = "data") -> Stage:
     """The stage that makes `Records` from a source. `where` is the configuration node, for messages."""
-    names = ("task", "reader", "encoding", "labels", "source_labels", "subset_seed", "train_size", "validation_size")
-    names += ("test_size",)
+    names = {"task", "reader", "encoding", "labels", "source_labels", "subset_seed", *(f"{s}_size" for s in SPLITS)}
     chosen = {name: value for name, value in science(data).items() if name in names}
     parents = {
         name: records_stage(part, source.parts[name], f"{where}.parts.{name}")
