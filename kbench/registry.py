@@ -21,6 +21,7 @@ GROUPS = {
     "method": "method",
     "data": "data set",
     "backbone": "backbone",
+    "knowledge": "knowledge graph",
     "train": "training recipe",
     "hardware": "hardware",
     "tracker": "tracker",

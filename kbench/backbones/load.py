@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from kbench.backbones.locate import FAMILIES
 from kbench.config.schema import TOKENIZERS
@@ -122,6 +122,34 @@ def load_model(folder: Path, auto: Any, *, classes: int, seed: int, dropout: flo
         hint = "is it a model of another type?"
         raise BackboneError(Problem(str(folder), f"lacks {len(missing)} weights, such as {missing[0]}", hint))
     return model
+
+
+def load_masked_lm(folder: Path, *, seed: int) -> nn.Module:
+    """A masked language model with its own head; drawn from the seed where the folder has no weights (tiny).
+
+    Raises:
+        BackboneError: files are broken, or weights of encoder or head are missing.
+    """
+    try:
+        if any(folder.glob("*.safetensors")):
+            model, info = AutoModelForMaskedLM.from_pretrained(
+                str(folder),
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                dtype=torch.float32,
+            )
+        else:
+            torch.manual_seed(seed)
+            config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+            model, info = AutoModelForMaskedLM.from_config(config, trust_remote_code=False), {"missing_keys": []}
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise BackboneError(Problem(str(folder), f"cannot be loaded: {_short(error)}", _untyped(folder))) from error
+    if info["missing_keys"]:
+        what = f"is no masked language model: it lacks {sorted(info['missing_keys'])[0]}"
+        raise BackboneError(Problem(str(folder), what, "take a checkpoint that was saved with its masked-LM head"))
+    found: nn.Module = model
+    return found
 
 
 def load_trained(folder: Path, auto: Any) -> nn.Module:

@@ -1,12 +1,15 @@
-"""The tiny backbone: a small BERT with random weights and a byte-level BPE tokenizer trained on the data's texts.
+"""The tiny backbone: a small BERT with random weights and a byte-level BPE tokenizer trained on the data's texts,
+or on the names of a knowledge graph.
 
 Byte-level BPE is the one tokenizer training that gives the same vocabulary every time; WordPiece's does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kbench.config.identity import science
 from kbench.config.schema import Tiny
@@ -17,23 +20,44 @@ _TEXTS = 20_000  # enough for a small vocabulary, and quick
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def tiny_stage(shape: Tiny, records: Records) -> Stage:
-    """The stage that writes `config.json` and the tokenizer; the weights are drawn where the model is loaded."""
+@dataclass(frozen=True)
+class Texts:
+    """What a tokenizer is trained on.
 
-    def build(work: Path, parents: Mapping[str, Path]) -> None:
-        _build(shape, records, work)
+    Attributes:
+        science: what names the texts in the stage's key.
+        read: gives them in portions, from the folders of `parents`.
+        parents: stages that hold them.
+    """
 
-    return Stage("tiny", 1, {"shape": science(shape), "records": records.content, "texts": _TEXTS}, build)
+    science: Mapping[str, Any]
+    read: Callable[[Mapping[str, Path]], Iterator[list[str]]]
+    parents: Mapping[str, Stage] = field(default_factory=dict)
 
 
-def _build(shape: Tiny, records: Records, work: Path) -> None:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import BertConfig, PreTrainedTokenizerFast
+def train_texts(records: Records) -> Texts:
+    """The first training texts of a data set."""
 
-    def texts() -> Iterator[list[str]]:
+    def read(folders: Mapping[str, Path]) -> Iterator[list[str]]:
         count = min(_TEXTS, records.rows("train"))
         for start in range(0, count, 1000):
             yield records.texts("train", start, min(start + 1000, count))
+
+    return Texts({"records": records.content, "texts": _TEXTS}, read)
+
+
+def tiny_stage(shape: Tiny, texts: Texts) -> Stage:
+    """The stage that writes `config.json` and the tokenizer; the weights are drawn where the model is loaded."""
+
+    def build(work: Path, parents: Mapping[str, Path]) -> None:
+        _build(shape, texts.read(parents), work)
+
+    return Stage("tiny", 1, {"shape": science(shape), **texts.science}, build, texts.parents)
+
+
+def _build(shape: Tiny, texts: Iterator[list[str]], work: Path) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import BertConfig, PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -44,7 +68,7 @@ def _build(shape: Tiny, records: Records, work: Path) -> None:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts(), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
     wrapped = PreTrainedTokenizerFast(

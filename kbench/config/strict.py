@@ -72,7 +72,11 @@ def rules(config: Config) -> list[Problem]:
     if unfit:
         return problems + unfit
     method = registry.load("method", config.method.name)
+    problems += config.knowledge.check()
     recipes = {"train": config.train}
+    if method.needs.pretraining:  # type: ignore[attr-defined]
+        problems += config.pretrain.check("pretrain")
+        recipes["pretrain"] = config.pretrain
     if method.needs.teachers:  # type: ignore[attr-defined]
         problems += config.teacher.check("teacher")
         if config.teacher.selection is not Selection.last and not method.selects_teachers:  # type: ignore[attr-defined]

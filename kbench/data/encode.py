@@ -5,8 +5,12 @@ A row is one *sequence* of tokens, or, where it has several second texts to choo
 <split>.ids       the ids of all sequences one after another, raw int32
 <split>.ends      int64, raw: where each sequence ends in <split>.ids
 <split>.types     of pairs: which text each token is of, for models that are told, raw int8
-<split>.starts    of sentences: place in its row of each word's first token, raw int32; -1 where it was cut off
-<split>.units     of sentences: where each row's words end in <split>.starts, raw int64
+<split>.starts    of sentences: place in its row of each word's first token, raw int32; -1 where it was cut off; of texts
+                  with marked entities, the token at which they are read
+<split>.units     where each row's words end in <split>.starts, raw int64
+<split>.row_ends  of questions: where each one's windows end among the sequences, raw int64
+<split>.offsets   of questions: characters of the context that each token stands for, raw int32 [tokens, 2]; -1 elsewhere
+<split>.first     of questions: place in each window of the answer's first token, raw int32; <split>.last of its last
 encoded.json      sequences of a row; per split its tokens, and how many of them are the unknown one
 """
 
@@ -15,14 +19,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kbench.config.identity import science
 from kbench.config.schema import Layout
-from kbench.data.records import Records
+from kbench.data.units import units_of
 from kbench.data.words import WordEncoder
 from kbench.stages.stage import Stage
+
+if TYPE_CHECKING:
+    from kbench.data.records import Records
 
 _BATCH = 1000
 
@@ -35,6 +43,7 @@ class Encoded:
         lengths: tokens of each row, over all its sequences [rows].
         unit_ends: where each row's units end [rows]; a text is one unit, a sentence has its words.
         starts: of sentences, token in its row at which a unit is read [units], -1 where it was cut off; None of texts.
+        row_ends: of questions, where each one's windows end [questions]; a window is then a unit. None elsewhere.
         unknown: share of the tokens that are the unknown one.
     """
 
@@ -55,6 +64,20 @@ class Encoded:
         if (folder / f"{split}.starts").exists():
             self.unit_ends = np.fromfile(folder / f"{split}.units", dtype=np.int64)
             self.starts = np.memmap(folder / f"{split}.starts", dtype=np.int32, mode="r")
+        self.row_ends: np.ndarray | None = None
+        if (folder / f"{split}.row_ends").exists():
+            self.row_ends = np.fromfile(folder / f"{split}.row_ends", dtype=np.int64)
+        self._place = folder, split
+
+    def extra(self, name: str) -> np.ndarray:
+        """A further array of the split, memory-mapped, int32: `offsets` [tokens, 2], `first` or `last` [windows]."""
+        folder, split = self._place
+        array = np.memmap(folder / f"{split}.{name}", dtype=np.int32, mode="r")
+        return array.reshape(-1, 2) if name == "offsets" else array
+
+    def lines(self, rows: np.ndarray) -> np.ndarray:
+        """Where some rows of the data set stand here: of questions their windows, of all others themselves."""
+        return rows if self.row_ends is None else units_of(self.row_ends, rows)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -91,6 +114,7 @@ def encode_stage(
     backbone: Stage | str,
     max_length: int,
     kind: str = "auto",
+    options: Any = None,
 ) -> Stage:
     """The stage that turns a data set's texts into token ids.
 
@@ -100,8 +124,11 @@ def encode_stage(
         backbone: the stage that builds the backbone, or the identity of one that stands ready.
         max_length: longest sequence in tokens, special tokens included.
         kind: how the backbone's files are read.
+        options: those of the data set's task, where it has some.
     """
     chosen: dict[str, Any] = {"records": records.content, "max_length": max_length, "tokenizer": kind}
+    if options is not None:
+        chosen["options"] = science(options)
     parents = {"backbone": backbone} if isinstance(backbone, Stage) else {}
     if isinstance(backbone, str):
         chosen["backbone"] = backbone
@@ -109,8 +136,9 @@ def encode_stage(
     def build(work: Path, folders: Mapping[str, Path]) -> None:
         encode = tokenizer(folders.get("backbone"))
         info: dict[str, Any] = {"sequences": 1, "tokens": {}}
+        encoders = _encoders()
         for split in records.splits:
-            encoder = ENCODERS[records.layout](encode, max_length)
+            encoder = encoders[records.layout](encode, max_length, options)
             info["tokens"][split] = _encode_split(records, split, encoder, work)
             info["sequences"] = encoder.sequences
         (work / "encoded.json").write_text(json.dumps(info), encoding="utf-8")
@@ -123,8 +151,8 @@ class TextEncoder:
 
     sequences = 1
 
-    def __init__(self, tokenizer: Any, max_length: int):
-        self.tokenizer, self.max_length = tokenizer, max_length
+    def __init__(self, tokenizer: Any, max_length: int, options: Any = None):
+        self.tokenizer, self.max_length, self.options = tokenizer, max_length, options
         self.unknown = self.total = 0
         self.arrays: dict[str, list[np.ndarray]] = {}
 
@@ -158,7 +186,7 @@ class PairEncoder(TextEncoder):
 class SentenceEncoder(TextEncoder):
     """The same of sentences, word by word."""
 
-    def __init__(self, tokenizer: Any, max_length: int):
+    def __init__(self, tokenizer: Any, max_length: int, options: Any = None):
         super().__init__(tokenizer, max_length)
         self._encoder = WordEncoder(tokenizer, max_length)
 
@@ -169,13 +197,10 @@ class SentenceEncoder(TextEncoder):
         return found
 
 
-ENCODERS = {Layout.text: TextEncoder, Layout.words: SentenceEncoder, Layout.pairs: PairEncoder}
-
-
-def _encode_split(records: Records, split: str, encoder: TextEncoder, work: Path) -> dict[str, int]:
+def _encode_split(records: Records, split: str, encoder: Any, work: Path) -> dict[str, int]:
     """Write a split; gives its tokens, special ones left out, and how many of them are the unknown one."""
     count = records.rows(split)
-    read = records.texts if records.layout is Layout.text else records.pieces
+    read = records.texts if records.layout in (Layout.text, Layout.marked) else records.pieces
     ends: list[np.ndarray] = []
     written = 0
     with (work / f"{split}.ids").open("wb") as file:
@@ -188,6 +213,20 @@ def _encode_split(records: Records, split: str, encoder: TextEncoder, work: Path
     np.concatenate(ends).tofile(work / f"{split}.ends")
     for name, arrays in encoder.arrays.items():
         np.concatenate(arrays).tofile(work / f"{split}.{name}")
-    if records.tagged:
+    if "starts" in encoder.arrays:
         records.ends(split).tofile(work / f"{split}.units")
     return {"all": encoder.total, "unknown": encoder.unknown}
+
+
+def _encoders() -> dict[Layout, Any]:
+    """The encoder of each layout; those of windows and of markers are built upon the ones here."""
+    from kbench.data.relations import MarkerEncoder
+    from kbench.data.windows import SpanEncoder
+
+    return {
+        Layout.text: TextEncoder,
+        Layout.words: SentenceEncoder,
+        Layout.pairs: PairEncoder,
+        Layout.marked: MarkerEncoder,
+        Layout.spans: SpanEncoder,
+    }

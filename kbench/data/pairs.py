@@ -85,7 +85,19 @@ def hellaswag(path: Path, encoding: str) -> Iterator[PairRow]:
         yield number, [_text(row, parts[0], where), *second], _label(row, "label", where)
 
 
-PAIR_READERS: dict[str, PairReader] = {reader.__name__: reader for reader in (snli, piqa, swag, hellaswag)}
+def xlr(path: Path, encoding: str) -> Iterator[PairRow]:
+    """Questions of cross-lingual logic reasoning as `kbench build xlr` writes them; a choice follows the question."""
+    for number, where, row in _objects(path, encoding, ("context", "question", "choices", "label")):
+        choices, label = row["choices"], row["label"]
+        if not isinstance(choices, list) or not isinstance(label, int) or not 0 <= label < len(choices):
+            raise DataError(Problem(where, f"label {label!r} is no place among its choices", "expected: 0, 1, ..."))
+        named = {f"choice {index}": choice for index, choice in enumerate(choices)}
+        question = _text(row, "question", where)
+        seconds = [f"{question} {_text(named, name, where)}" for name in named]
+        yield number, [_text(row, "context", where), *seconds], f"c{label + 1}"
+
+
+PAIR_READERS: dict[str, PairReader] = {reader.__name__: reader for reader in (snli, piqa, swag, hellaswag, xlr)}
 # reader -> the file that belongs to a file of rows
 COMPANIONS: dict[str, Callable[[Path], Path]] = {"piqa": piqa_labels}
 

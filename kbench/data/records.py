@@ -1,8 +1,10 @@
 """Rows of a data set as memory-mapped arrow files: read once from the source, checked, cut to size, then shared.
 
-<split>.arrow   row (number in the source split); what the row holds, a text, the words of a sentence, or a first text
-                and its second ones; its label, or the label of each word (index into data.outputs())
-records.json    rows and labels of each split, what the source held, hash of the content
+<split>.arrow   row (number in the source split); what the row holds, a text, the words of a sentence, a first text and
+                its second ones, a question, its context and answers, or a fact; its label, or the label of each word
+                (index into data.outputs()), or where each answer begins in the context
+records.json    rows and labels of each split, what the source held, hash of the content; the rows of each language
+                where a split has several
 """
 
 from __future__ import annotations
@@ -20,29 +22,26 @@ import pyarrow as pa
 
 from kbench.config.identity import science
 from kbench.config.schema import Data, Layout
-from kbench.data import toy, toy_entities, toy_reading
-from kbench.data.pairs import PAIR_READERS
-from kbench.data.readers import READERS
-from kbench.data.sentences import SENTENCE_READERS
+from kbench.data.generated import GENERATORS
+from kbench.data.rows import SHOWN, Row, source_rows
 from kbench.data.source import Source
-from kbench.data.treebanks import TREEBANK_READERS
 from kbench.engine.seeding import derive
 from kbench.errors import DataError, Problem
-from kbench.registry import near
 from kbench.stages.stage import Stage
 
 SPLITS = ("train", "validation", "test")
 _BATCH = 8192
-_SHOWN = 5
 _TEXTS = pa.schema([("row", pa.int64()), ("text", pa.string()), ("label", pa.int32())])
+_PIECES = pa.schema([("row", pa.int64()), ("text", pa.list_(pa.string())), ("label", pa.int32())])
+_LISTS = pa.schema([("row", pa.int64()), ("text", pa.list_(pa.string())), ("label", pa.list_(pa.int32()))])
 _SCHEMAS = {
     Layout.text: _TEXTS,
-    Layout.words: pa.schema(
-        [("row", pa.int64()), ("text", pa.list_(pa.string())), ("label", pa.list_(pa.int32()))],
-    ),
-    Layout.pairs: pa.schema([("row", pa.int64()), ("text", pa.list_(pa.string())), ("label", pa.int32())]),
+    Layout.marked: _TEXTS,
+    Layout.words: _LISTS,
+    Layout.spans: _LISTS,
+    Layout.pairs: _PIECES,
+    Layout.facts: _PIECES,
 }
-_READERS: dict[str, Any] = {**READERS, **SENTENCE_READERS, **TREEBANK_READERS, **PAIR_READERS}
 
 
 class Records:
@@ -75,6 +74,18 @@ class Records:
         """Whether the words of a row have labels of their own."""
         return self.layout is Layout.words
 
+    def groups(self, split: str) -> dict[str, np.ndarray]:
+        """The rows of each language of a split that has several, in order; empty for others."""
+        return {lang: np.arange(*ends) for lang, ends in self.info.get("groups", {}).get(split, {}).items()}
+
+    def languages(self, split: str, rows: np.ndarray | None = None) -> list[str | None]:
+        """The language of each row of a split, or of some rows; None where the split has no groups."""
+        chosen = np.arange(self.rows(split)) if rows is None else rows
+        groups = self.info.get("groups", {}).get(split, {})
+        stops = np.array([stop for _, stop in groups.values()], dtype=np.int64)
+        names = [*groups, None]
+        return [names[index] for index in np.searchsorted(stops, chosen, side="right")]
+
     def rows(self, split: str) -> int:
         """Number of rows of a split."""
         return int(self.info["rows"][split])
@@ -86,7 +97,7 @@ class Records:
     def texts(self, split: str, start: int = 0, stop: int | None = None) -> list[str]:
         """The texts of rows start to stop; of sentences and pairs, their words or texts with spaces between."""
         found = self._slice(split, start, stop)
-        return found if self.layout is Layout.text else [" ".join(pieces) for pieces in found]
+        return [text if isinstance(text, str) else " ".join(text) for text in found]
 
     def pieces(self, split: str, start: int = 0, stop: int | None = None) -> list[list[str]]:
         """The words of sentences start to stop; of pairs, the first text and its second ones."""
@@ -117,18 +128,6 @@ class Records:
         return {split: _open(self.folder / f"{split}.arrow") for split in self.splits}
 
 
-def unit_counts(ends: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """How many units each of some rows has. `ends` [all rows] as `Records.ends` gives them."""
-    return ends[rows] - np.where(rows > 0, ends[rows - 1], 0)
-
-
-def units_of(ends: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The units of some rows, in the rows' order."""
-    counts = unit_counts(ends, rows)
-    shift = ends[rows] - np.cumsum(counts)
-    return np.repeat(shift, counts) + np.arange(int(counts.sum()))
-
-
 def records_stage(data: Data, source: Source, where: str = "data") -> Stage:
     """The stage that makes `Records` from a source. `where` is the configuration node, for messages."""
     names = {"task", "reader", "encoding", "labels", "source_labels", "subset_seed", *(f"{s}_size" for s in SPLITS)}
@@ -140,18 +139,20 @@ def records_stage(data: Data, source: Source, where: str = "data") -> Stage:
     if parents:
         chosen["parts"] = list(parents)  # in order: labels and rows follow it
     if source.kind == "generated":
-        chosen["content"] = {data.reader: _GENERATORS[data.reader][0]}
+        chosen["content"] = {data.reader: GENERATORS[data.reader][0]}
     elif not parents:
         chosen["content"] = source.content()
+    if source.cut():
+        chosen["pieces"] = source.cut()
     if "all" in source.files:
         chosen["test_rows"] = data.rows.test
 
     def build(work: Path, folders: Mapping[str, Path]) -> None:
         try:
             parts = [Records(folders[name]) for name in data.parts or {}]
-            tables, found = _joined(data, parts) if parts else _read(data, source, work)
-            _check_sizes(data, source, tables, where)
-            _write(data, source, tables, found, work)
+            tables, found, groups = (*_joined(data, parts), {}) if parts else _read(data, source, work)
+            _check_sizes(data, source, tables, groups, where)
+            _write(data, source, tables, found, groups, work)
         except DataError:
             shutil.rmtree(work)  # mended files have another key: nobody would continue this
             raise
@@ -181,27 +182,33 @@ def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 
 def _strata(table: pa.Table) -> np.ndarray:
-    """The class of each row; sentences are all of one."""
+    """The class of each row; sentences and questions are all of one."""
     if table.schema.field("label").type != pa.int32():
         return np.zeros(table.num_rows, dtype=np.int64)
     found: np.ndarray = table["label"].to_numpy()
     return found
 
 
-def _read(data: Data, source: Source, work: Path) -> tuple[dict[str, pa.Table], dict[str, int]]:
-    """split -> its rows, and what the source held."""
+# split -> language -> where its rows begin and end
+Groups = dict[str, dict[str, tuple[int, int]]]
+
+
+def _read(data: Data, source: Source, work: Path) -> tuple[dict[str, pa.Table], dict[str, int], Groups]:
+    """split -> its rows, what the source held, and the languages of splits that have several."""
     problems: list[Problem] = []
-    paths = {}
-    for split, rows in _source_rows(data, source).items():
+    paths, bounds = {}, {}
+    for split, pieces in source_rows(data, source).items():
         paths[split] = work / f"{split}.whole"
+        bounds[split] = {}
         try:
-            _write_arrow(paths[split], rows, _SCHEMAS[data.layout])
+            _write_arrow(paths[split], _in_turn(pieces, bounds[split]), _SCHEMAS[data.layout])
         except DataError as error:
             problems += error.problems
     if problems:
-        raise DataError(*list(dict.fromkeys(problems))[:_SHOWN])
+        raise DataError(*list(dict.fromkeys(problems))[:SHOWN])
     tables = {split: _open(path) for split, path in paths.items()}
     found = {split: table.num_rows for split, table in tables.items()}
+    groups = {split: ends for split, ends in bounds.items() if data.zero_shot is not None and split == "test"}
     if "all" in tables:
         everything = tables.pop("all")
         if everything.num_rows <= data.rows.test:
@@ -210,7 +217,17 @@ def _read(data: Data, source: Source, work: Path) -> tuple[dict[str, pa.Table], 
         rest = np.setdiff1d(np.arange(everything.num_rows), test)
         tables = {"train": everything.take(pa.array(rest)), "test": everything.take(pa.array(test))}
         found = {split: table.num_rows for split, table in tables.items()}
-    return tables, found
+    return tables, found, groups
+
+
+def _in_turn(pieces: Iterable[tuple[str, Iterator[Row]]], bounds: dict[str, tuple[int, int]]) -> Iterator[Row]:
+    """The rows of one language after another; notes in `bounds` where each begins and ends."""
+    count = 0
+    for lang, rows in pieces:
+        start = count
+        for count, row in enumerate(rows, start=start + 1):  # noqa: B007 - read below
+            yield row
+        bounds[lang] = (start, count)
 
 
 def _joined(data: Data, parts: list[Records]) -> tuple[dict[str, pa.Table], dict[str, int]]:
@@ -234,12 +251,14 @@ def _joined(data: Data, parts: list[Records]) -> tuple[dict[str, pa.Table], dict
     return tables, {split: table.num_rows for split, table in tables.items()}
 
 
-def _check_sizes(data: Data, source: Source, tables: dict[str, pa.Table], where: str) -> None:
+def _check_sizes(data: Data, source: Source, tables: dict[str, pa.Table], groups: Groups, where: str) -> None:
     problems = []
     for split, table in tables.items():
         size = getattr(data, f"{split}_size")
-        if size is not None and size > table.num_rows:
-            what = f"asks for {size} rows; {source.where} has {table.num_rows}"
+        fewest = min((stop - start for start, stop in groups.get(split, {}).values()), default=table.num_rows)
+        if size is not None and size > fewest:
+            each = " in one language" if split in groups else ""
+            what = f"asks for {size} rows; {source.where} has {fewest}{each}"
             problems.append(Problem(f"{where}.{split}_size", what, "take fewer"))
     if data.validation_size is not None and "validation" not in tables:
         hint = f"its share of train is {where}.validation_share"
@@ -248,16 +267,23 @@ def _check_sizes(data: Data, source: Source, tables: dict[str, pa.Table], where:
         raise DataError(*problems)
 
 
-def _write(data: Data, source: Source, tables: dict[str, pa.Table], found: dict[str, int], work: Path) -> None:
-    """Cut every split to the size that is asked for, and write it."""
+def _write(
+    data: Data, source: Source, tables: dict[str, pa.Table], found: dict[str, int], groups: Groups, work: Path
+) -> None:
+    """Cut every split to the size that is asked for, of each of its languages, and write it."""
     content = hashlib.sha256()
     rows, counts = {}, {}
     for split in [s for s in SPLITS if s in tables]:
         table = tables.pop(split)
         size = getattr(data, f"{split}_size")
         if size is not None:
-            chosen = stratified(_strata(table), size, derive(data.subset_seed, "subset", split))
-            table = table.take(pa.array(chosen))
+            strata, seed = _strata(table), derive(data.subset_seed, "subset", split)
+            parts = groups.get(split, {"": (0, table.num_rows)})
+            # rows that are parallel have equal classes, so they stay parallel
+            chosen = [start + stratified(strata[start:stop], size, seed) for start, stop in parts.values()]
+            table = table.take(pa.array(np.concatenate(chosen)))
+            if split in groups:
+                groups[split] = {lang: (size * index, size * (index + 1)) for index, lang in enumerate(parts)}
         with pa.OSFile(str(work / f"{split}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             for batch in table.to_batches(max_chunksize=_BATCH):
                 writer.write_batch(batch)
@@ -271,95 +297,26 @@ def _write(data: Data, source: Source, tables: dict[str, pa.Table], found: dict[
     for path in work.glob("*.whole"):
         path.unlink()
     info = {"rows": rows, "classes": counts, "found": found, "source": source.kind, "layout": data.layout.value}
+    if groups:
+        info["groups"] = groups
+        content.update(json.dumps(groups).encode())
     info["content"] = content.hexdigest()
     (work / "records.json").write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _count(data: Data, table: pa.Table) -> dict[str, int]:
-    """Rows of each class, words of each part of speech, or entities of each type."""
+    """Rows of each class, words of each part of speech, or entities of each type; of questions nothing."""
+    if data.layout is Layout.spans:
+        return {}
     labels = table["label"].combine_chunks()
     labels = labels.flatten() if data.layout is Layout.words else labels
     counts = np.bincount(labels.to_numpy(), minlength=len(data.outputs()))
     return dict(zip(data.labels, map(int, counts[1::2] if data.task == "tagging" else counts), strict=True))
 
 
-# reader -> version, rows of each split, and what makes the (content, label or labels) of a split
-_GENERATORS: dict[str, tuple[int, Mapping[str, int], Any]] = {
-    "toy": (toy.VERSION, toy.SIZES, lambda data, split: toy.generate(split, len(data.labels))),
-    "toy_other": (toy.VERSION, toy.SIZES, lambda data, split: toy.generate(split, len(data.labels), other=True)),
-    "toy_entities": (
-        toy_entities.VERSION, toy_entities.SIZES, lambda data, split: _named(data, toy_entities.generate(split)),
-    ),
-    "toy_pos": (
-        toy_reading.VERSION, toy_reading.SIZES_POS, lambda data, split: _named(data, toy_reading.generate_pos(split)),
-    ),
-    "toy_inference": (
-        toy_reading.VERSION, toy_reading.SIZES_INFERENCE, lambda data, split: toy_reading.generate_inference(split),
-    ),
-    "toy_choice": (
-        toy_reading.VERSION, toy_reading.SIZES_CHOICE, lambda data, split: toy_reading.generate_choice(split),
-    ),
-}  # fmt: skip
-
-
-def _named(data: Data, made: Iterator[tuple[list[str], list[str]]]) -> Iterator[tuple[list[str], list[int]]]:
-    """Generated sentences with indices in place of the tags' names."""
-    index = {name: position for position, name in enumerate(data.outputs())}
-    return ((words, [index[tag] for tag in tags]) for words, tags in made)
-
-
-def _source_rows(data: Data, source: Source) -> dict[str, Iterator[tuple[int, Any, Any]]]:
-    """split -> its (row number, text or words, label or labels) rows, checked as they are read."""
-    if source.kind != "generated":
-        return {split: _checked(data, source, paths) for split, paths in source.files.items()}
-    _, sizes, generate = _GENERATORS[data.reader]
-    return {split: ((row, *made) for row, made in enumerate(generate(data, split))) for split in sizes}
-
-
-def _checked(data: Data, source: Source, paths: tuple[Path, ...]) -> Iterator[tuple[int, Any, Any]]:
-    names = data.source_labels or data.labels
-    read: Any = _READERS["parquet" if source.kind == "hub" else data.reader]
-    if source.kind == "hub":
-        names = [str(index) for index in range(len(data.labels))]
-    spelt = ["O", *(f"{position}-{name}" for name in names for position in "BI")] if data.task == "tagging" else names
-    index = {name: position for position, name in enumerate(spelt)}
-    problems: list[Problem] = []
-    row = 0
-    for path in paths:
-        before = row, len(problems)
-        try:
-            for line, text, label in read(path, data.encoding):
-                row += 1
-                where = f"{path}, line {line}"
-                unknown = next(
-                    (one for one in ([label] if isinstance(label, str) else label) if one not in index), None
-                )
-                if unknown is not None:
-                    known = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-                    wrong = unknown.partition("-")[2] if data.task == "tagging" else unknown
-                    problems.append(Problem(where, f"unknown label {wrong!r}{near(wrong, names)}", f"labels: {known}"))
-                elif isinstance(text, str) and not text.strip():
-                    problems.append(Problem(where, "has no text"))
-                elif data.task == "choice" and len(text) != 1 + len(names):
-                    hint = f"a row of {data.name} has {len(names)}: {', '.join(data.labels)}"
-                    problems.append(Problem(where, f"has {len(text) - 1} choices", hint))
-                else:
-                    yield row - 1, text, index[label] if isinstance(label, str) else [index[one] for one in label]
-                if len(problems) >= _SHOWN:
-                    break
-        except DataError as error:
-            problems += error.problems
-        if (row, len(problems)) == before:
-            problems.append(Problem(str(path), "is empty"))
-        if len(problems) >= _SHOWN:
-            break
-    if problems:
-        raise DataError(*problems)
-
-
-def _write_arrow(path: Path, rows: Iterable[tuple[int, Any, Any]], schema: pa.Schema) -> None:
+def _write_arrow(path: Path, rows: Iterable[Row], schema: pa.Schema) -> None:
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        pending: list[tuple[int, Any, Any]] = []
+        pending: list[Row] = []
         for row in rows:
             pending.append(row)
             if len(pending) == _BATCH:
@@ -369,7 +326,7 @@ def _write_arrow(path: Path, rows: Iterable[tuple[int, Any, Any]], schema: pa.Sc
             writer.write_batch(_batch(pending, schema))
 
 
-def _batch(rows: list[tuple[int, Any, Any]], schema: pa.Schema) -> pa.RecordBatch:
+def _batch(rows: list[Row], schema: pa.Schema) -> pa.RecordBatch:
     columns = zip(*rows, strict=True)
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
 

@@ -6,12 +6,22 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kbench.config.schema import GENERATED, Data, TrainData
+from kbench.config.schema import GENERATED, Data, TrainData, sliced
+from kbench.data.facts import FACT_COMPANIONS
 from kbench.data.pairs import COMPANIONS
 from kbench.errors import DataError, Problem
 from kbench.files import hash_file
 
 ENVIRONMENT = "KBENCH_DATA"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Files that are read one after another: a split, or its rows in one language; `rows` are those that are taken."""
+
+    paths: tuple[Path, ...]
+    lang: str | None = None
+    rows: slice = field(default_factory=lambda: slice(None))
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,7 @@ class Source:
         files: split -> its files in order; `all` where the data set has no official split.
         beside: split -> files that hold the labels of these.
         parts: name -> source of each data set that is joined.
+        cuts: split -> its pieces, where it has several or some rows are left out.
     """
 
     kind: str
@@ -31,6 +42,18 @@ class Source:
     files: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     beside: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     parts: dict[str, Source] = field(default_factory=dict)
+    cuts: dict[str, tuple[Piece, ...]] = field(default_factory=dict)
+
+    def pieces(self, split: str) -> tuple[Piece, ...]:
+        """What a split is read from."""
+        return self.cuts.get(split) or (Piece(self.files[split]),)
+
+    def cut(self) -> dict[str, list[list[str | int | None]]]:
+        """Language, files and slice of each piece, for the splits that have several or are sliced."""
+        return {
+            split: [[piece.lang, len(piece.paths), piece.rows.start, piece.rows.stop] for piece in pieces]
+            for split, pieces in self.cuts.items()
+        }
 
     def content(self) -> dict[str, list[str]]:
         """Hashes of the files of each split: what the rows are, wherever they stand."""
@@ -102,29 +125,53 @@ def cached(data: Data) -> Source | None:
 def _files(data: Data, folder: Path, setting: str) -> Source:
     if not folder.is_dir():
         raise DataError(Problem(setting, f"there is no folder {folder}", f"it should hold {_expected(data)}"))
-    files, beside, problems = {}, {}, []
+    files: dict[str, tuple[Path, ...]] = {}
+    beside: dict[str, tuple[Path, ...]] = {}
+    cuts: dict[str, tuple[Piece, ...]] = {}
+    problems: list[Problem] = []
     for split, patterns in data.patterns().items():
-        found = {pattern: sorted(path for path in folder.glob(pattern) if path.is_file()) for pattern in patterns}
-        paths = tuple(path for of_pattern in found.values() for path in of_pattern)
+        langs: list[str | None] = [*data.split_languages(split)] or [None] * len(patterns)
+        pieces, absent = [], []
+        for lang, pattern in zip(langs, patterns, strict=True):
+            glob, rows = sliced(pattern)
+            found = tuple(sorted(path for path in folder.glob(glob) if path.is_file()))
+            pieces += [Piece(found, lang, rows)] if found else []
+            absent += [] if found else [(lang, glob)]
+        paths = tuple(dict.fromkeys(path for piece in pieces for path in piece.paths))
         twice = [path for path in paths if path.with_name(f"{path.name}.gz") in paths]
         problems += [Problem(str(path), "stands beside its own .gz copy", "remove one of them") for path in twice]
-        if data.reader in COMPANIONS:
-            beside[split] = tuple(COMPANIONS[data.reader](path) for path in paths)
+        beside[split] = ()
+        for path in paths:
+            companions = _companions(data, path)
+            beside[split] += companions
             problems += [
-                Problem(str(path), f"has no file of labels beside it, {labels.name}")
-                for path, labels in zip(paths, beside[split], strict=True)
-                if not labels.is_file()
+                Problem(str(path), f"has no file {one.name} beside it") for one in companions if not one.is_file()
             ]
         if paths:
             files[split] = paths
-        # a treebank of several may be the one that is missing
-        absent = [pattern for pattern in patterns if not found[pattern] and (paths or split != "validation")]
+        if data.zero_shot is not None or any(piece.rows != slice(None) for piece in pieces):
+            cuts[split] = tuple(pieces)
+        here = ",".join(str(piece.lang) for piece in pieces)
         translated = split == "train" and data.train_data is TrainData.translated
         hint = "bring your own, or data.train_data=english" if translated else ""
-        problems += [Problem(str(folder), f"holds no file {pattern} for the {split} split", hint) for pattern in absent]
+        if data.zero_shot is not None and split == "test" and here:
+            hint = f"data.zero_shot.tested=[{here}] leaves them out"
+        # a treebank of several may be the one that is missing
+        problems += [
+            Problem(str(folder), f"holds no file {glob} for the {split} split", hint)
+            for _, glob in absent
+            if paths or split != "validation"
+        ]
     if problems:
         raise DataError(*problems)
-    return Source("files", str(folder), files, beside)
+    return Source("files", str(folder), files, beside, cuts=cuts)
+
+
+def _companions(data: Data, path: Path) -> tuple[Path, ...]:
+    """The files that belong to a file of rows."""
+    if data.reader in COMPANIONS:
+        return (COMPANIONS[data.reader](path),)
+    return tuple(FACT_COMPANIONS(path)) if data.task == "probe" else ()
 
 
 def _expected(data: Data) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kbench.data.encode import Encoded
-from kbench.data.records import unit_counts, units_of
+from kbench.data.units import unit_counts, units_of
 
 # what a model is called with; the rest of a batch is for the loss
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "resource", "resource_mask")
@@ -52,12 +52,12 @@ class Feed:
         beside: Beside | None = None,
     ):
         self.rows = rows
+        self.encoded = encoded
         self.lengths = encoded.lengths[rows]
         self._starts = encoded.starts
         if unread is not None and encoded.starts is not None:
             self._starts = np.where(unread, -1, encoded.starts)
         self._ends = np.cumsum(unit_counts(encoded.unit_ends, rows))
-        self._encoded = encoded
         self._pad = pad
         self._width = width
         self._beside = beside
@@ -81,15 +81,15 @@ class Feed:
         if self._starts is None:
             return np.ones(len(self), dtype=np.int64)
         read = np.concatenate([[0], np.cumsum(self._starts >= 0)])
-        ends = self._encoded.unit_ends[self.rows]
-        found: np.ndarray = read[ends] - read[ends - unit_counts(self._encoded.unit_ends, self.rows)]
+        ends = self.encoded.unit_ends[self.rows]
+        found: np.ndarray = read[ends] - read[ends - unit_counts(self.encoded.unit_ends, self.rows)]
         return found
 
     def seen(self, positions: np.ndarray) -> np.ndarray:
         """Line among this feed's units of each unit that the model reads in these positions: none that was cut off."""
         if self._starts is None:
             return positions
-        units = units_of(self._encoded.unit_ends, self.rows[positions])
+        units = units_of(self.encoded.unit_ends, self.rows[positions])
         return units_of(self._ends, positions)[self._starts[units] >= 0]
 
     def batch(self, positions: np.ndarray, device: torch.device) -> dict[str, Tensor]:
@@ -100,17 +100,17 @@ class Feed:
         have ended, and `row_units` [B], how many of them a row has; columns have U lines.
         """
         rows = self.rows[positions]
-        arrays: dict[str, Any] = self._encoded.padded(rows, self._pad, self._width)
+        arrays: dict[str, Any] = self.encoded.padded(rows, self._pad, self._width)
         lines = rows
-        if self._starts is not None and self._encoded.starts is not None:
-            lines = units_of(self._encoded.unit_ends, rows)
+        if self._starts is not None and self.encoded.starts is not None:
+            lines = units_of(self.encoded.unit_ends, rows)
             starts = self._starts[lines].astype(np.int64)
-            row = np.repeat(np.arange(len(rows)), unit_counts(self._encoded.unit_ends, rows))
+            row = np.repeat(np.arange(len(rows)), unit_counts(self.encoded.unit_ends, rows))
             read = starts >= 0
             # a word ends where the next one begins, the last one that was not cut off before the final special token
-            following = np.append(self._encoded.starts[lines[1:]], -1)
+            following = np.append(self.encoded.starts[lines[1:]], -1)
             following[np.flatnonzero(np.diff(row, append=-1))] = -1
-            stops = np.where(following < 0, self._encoded.lengths[rows[row]] - 1, following)
+            stops = np.where(following < 0, self.encoded.lengths[rows[row]] - 1, following)
             lines, row, width = lines[read], row[read], arrays["input_ids"].shape[1]
             arrays["units"] = row * width + starts[read]
             arrays["unit_stops"] = row * width + stops[read]
@@ -118,6 +118,10 @@ class Feed:
         arrays |= {name: np.ascontiguousarray(column[lines]) for name, column in self._columns.items()}
         tensors = {name: moved(torch.from_numpy(array), device) for name, array in arrays.items()}
         return tensors | (self._beside.batch(rows, device) if self._beside else {})
+
+    def shared(self, positions: np.ndarray) -> dict[str, Tensor]:
+        """What every micro batch of a step is told of its global batch: `step_units`, all its units."""
+        return {"step_units": torch.tensor(int(self.weights[positions].sum()))}
 
     def by_length(self, size: int) -> list[np.ndarray]:
         """Positions in batches of `size`, longest rows first, so that little is padding and memory peaks at once."""

@@ -114,7 +114,9 @@ def fit(
     started = time.monotonic()
     accelerator = runtime.accelerator(recipe.precision)
     plain = model.to(runtime.device)
-    optimizer: Any = torch.optim.AdamW(_groups(plain, recipe, rates or {}), lr=recipe.lr, fused=True)
+    optimizer: Any = torch.optim.AdamW(
+        _groups(plain, recipe, rates or {}), lr=recipe.lr, eps=recipe.adam_epsilon, fused=True
+    )
     peaks = [group["lr"] for group in optimizer.param_groups]
     model, optimizer = accelerator.prepare(plain, optimizer)
     per_epoch = steps_per_epoch(len(feed), recipe.global_batch_size)
@@ -189,6 +191,7 @@ def fit(
             )
         positions = batches[step % per_epoch]
         pieces = chunks(positions, micro, runtime.processes)
+        shared = feed.shared(positions)
         units = int(feed.weights[positions].sum())
         own = range(runtime.rank, len(pieces), runtime.processes)
         rate = _rate(recipe, step, total)
@@ -201,7 +204,7 @@ def fit(
             last = index + runtime.processes >= len(pieces)
             with nullcontext() if last else accelerator.no_sync(model):
                 batch = feed.batch(piece if len(piece) else positions[:1], runtime.device)
-                terms = loss(model, batch | {"step_units": torch.tensor(units)})
+                terms = loss(model, batch | shared)
                 whole: Any = sum(terms.values())
                 # DDP averages gradients over processes, the mean we want is over rows
                 accelerator.backward(whole * (share * runtime.processes))
@@ -265,7 +268,7 @@ def _groups(model: nn.Module, recipe: Recipe, rates: Mapping[str, float]) -> lis
 
 def _rate(recipe: Recipe, step: int, total: int) -> float:
     """Share of the peak learning rate at a step, from 0: linear rise over the warm-up, then the schedule."""
-    warm = math.ceil(recipe.warmup * total)
+    warm = math.ceil(recipe.warmup * total) if recipe.warmup_steps is None else recipe.warmup_steps
     if step < warm:
         return step / warm
     if recipe.schedule is Schedule.constant:

@@ -41,6 +41,8 @@ class Recipe:
     lr: float = key("peak learning rate")
     schedule: Schedule = key("linear: down to 0 at the last step; constant")
     warmup: float = key("share of all steps over which the learning rate rises from 0")
+    warmup_steps: int | None = key("the same in optimiser steps; null: the share")
+    adam_epsilon: float = key("AdamW's epsilon")
     weight_decay: float = key("AdamW's decay; biases and layer norms have none")
     clip: float = key("largest norm of the gradient; 0: no clipping")
     global_batch_size: int = key("rows in one optimiser step, over all processes and accumulations")
@@ -55,7 +57,7 @@ class Recipe:
     def check(self, where: str) -> list[Problem]:
         """Rules that a type cannot say. `where` is the configuration node, such as `train`."""
         problems = []
-        for name in ("lr", "warmup", "weight_decay", "clip"):
+        for name in ("lr", "warmup", "weight_decay", "clip", "adam_epsilon"):
             if not math.isfinite(getattr(self, name)):
                 return [Problem(f"{where}.{name}", f"must be a finite number, is {getattr(self, name)}")]
         for name in ("epochs", "global_batch_size"):
@@ -64,8 +66,11 @@ class Recipe:
         for name in ("max_steps", "eval_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 problems.append(Problem(f"{where}.{name}", f"must be null or at least 1, is {getattr(self, name)}"))
-        if not self.lr > 0:
-            problems.append(Problem(f"{where}.lr", f"must be above 0, is {self.lr}"))
+        for name in ("lr", "adam_epsilon"):
+            if not getattr(self, name) > 0:
+                problems.append(Problem(f"{where}.{name}", f"must be above 0, is {getattr(self, name)}"))
+        if self.warmup_steps is not None and self.warmup_steps < 0:
+            problems.append(Problem(f"{where}.warmup_steps", f"must not be negative, is {self.warmup_steps}"))
         if not 0 <= self.warmup <= 1:
             problems.append(Problem(f"{where}.warmup", f"is a share of all steps, 0 to 1, is {self.warmup}"))
         for name in ("weight_decay", "clip", "length_pool"):

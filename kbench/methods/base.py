@@ -25,12 +25,18 @@ if TYPE_CHECKING:
     from kbench.methods.bench import Bench
 
 
+# all tasks there are
+TASKS = ("classification", "tagging", "pos", "choice", "relation", "qa", "probe")
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a method asks of the rest; checked before anything starts."""
 
     tasks: frozenset[str]
     teachers: bool = False
+    pretraining: bool = False
+    knowledge: bool = False
 
 
 class Method:

@@ -12,17 +12,19 @@ import numpy as np
 
 from kbench import registry
 from kbench.backbones.locate import Located
-from kbench.backbones.tiny import tiny_stage
+from kbench.backbones.tiny import tiny_stage, train_texts
 from kbench.config import schema
 from kbench.data.encode import Encoded, encode_stage
-from kbench.data.records import Records, unit_counts, units_of
+from kbench.data.records import Records
 from kbench.engine.recipe import Recipe
 from kbench.engine.sampler import hold_out
+from kbench.engine.seeding import derive
 from kbench.stages.stage import Stage
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from kbench.config.knowledge import Knowledge
     from kbench.engine.feed import Beside, Feed
     from kbench.engine.loop import Report
     from kbench.engine.runtime import Runtime
@@ -37,6 +39,8 @@ class Bench:
 
     Attributes:
         places: backbones beside the run's own, by the name its method gave them (`Method.places`).
+        knowledge: the knowledge graph, and `pretrain` the recipe by which it is learned.
+        start: folder of the weights that the student starts from; None: the backbone's own.
     """
 
     data: schema.Data
@@ -45,17 +49,22 @@ class Bench:
     records: Records
     train: Recipe
     teacher: Recipe
+    knowledge: Knowledge
+    pretrain: Recipe
     seed: int
     log_every: int = 10
     places: Mapping[str, tuple[schema.Backbone, Located]] = field(default_factory=dict)
     runtime: Runtime | None = None
     store: Store | None = None
     report: Report | None = None
+    start: Path | None = None
 
     @cached_property
     def task(self) -> Any:
         """The task of the data set."""
-        return registry.load("task", self.data.task)(self.data.outputs(), self.data.metrics)
+        return registry.load("task", self.data.task)(
+            self.data.outputs(), self.data.metrics, self.data.options()
+        )
 
     def at(self, place: str) -> Bench:
         """The same surroundings with the backbone of a place; this bench where the place is the run's own."""
@@ -69,21 +78,40 @@ class Bench:
         """The stage that builds the backbone, or the identity of one that stands ready."""
         if self.located.folder is None:
             assert self.backbone.tiny is not None
-            return tiny_stage(self.backbone.tiny, self.records)
+            texts = train_texts(self.records)
+            if self.backbone.tiny.texts == "knowledge":
+                from kbench.knowledge.texts import name_texts
+
+                texts = name_texts(self.graph_stage, self.knowledge.languages)
+            return tiny_stage(self.backbone.tiny, texts)
         return self.located.identity
+
+    @cached_property
+    def graph_stage(self) -> Stage:
+        """The knowledge graph."""
+        from kbench.knowledge.graph import graph_stage
+        from kbench.knowledge.readers import locate as locate_graph
+
+        return graph_stage(self.knowledge, locate_graph(self.knowledge))
 
     @cached_property
     def encoded_stage(self) -> Stage:
         """The data set as token ids of the backbone's tokenizer."""
 
-        def tokenizer(folder: Path | None) -> Any:
-            from kbench.backbones.load import load_tokenizer
+        return encode_stage(
+            self.records,
+            lambda folder: self.tokenizer_of(folder, words=self.records.tagged),
+            self.backbone_stage,
+            self.data.max_length,
+            self.backbone.tokenizer,
+            self.data.options(),
+        )
 
-            place = folder or Path(self.located.folder or "")
-            return load_tokenizer(place, words=self.records.tagged, kind=self.backbone.tokenizer)
+    def tokenizer_of(self, folder: Path | None, words: bool = False) -> Any:
+        """The backbone's tokenizer from its stage's folder, or from where it stands ready."""
+        from kbench.backbones.load import load_tokenizer
 
-        kind = self.backbone.tokenizer
-        return encode_stage(self.records, tokenizer, self.backbone_stage, self.data.max_length, kind)
+        return load_tokenizer(folder or Path(self.located.folder or ""), words=words, kind=self.backbone.tokenizer)
 
     @cached_property
     def backbone_folder(self) -> Path:
@@ -97,9 +125,7 @@ class Bench:
     @cached_property
     def tokenizer(self) -> Any:
         """The backbone's tokenizer."""
-        from kbench.backbones.load import load_tokenizer
-
-        return load_tokenizer(self.backbone_folder, kind=self.backbone.tokenizer)
+        return self.tokenizer_of(self.backbone_folder)
 
     def encoded(self, split: str) -> Encoded:
         """The token ids of a split."""
@@ -122,11 +148,11 @@ class Bench:
         columns: Mapping[str, np.ndarray] | None = None,
         beside: Beside | None = None,
     ) -> Feed:
-        """Rows of a split as batches; all of them unless `rows` names some."""
+        """Rows of a split as batches; all of them unless `rows` names some. Questions come as their windows."""
         from kbench.engine.feed import Feed
 
         encoded = self.encoded(split)
-        chosen = np.arange(len(encoded)) if rows is None else rows
+        chosen = np.arange(len(encoded)) if rows is None else encoded.lines(rows)
         return Feed(encoded, chosen, self.tokenizer.pad_token_id, columns, beside=beside)
 
     def lessons(
@@ -141,23 +167,34 @@ class Bench:
         from kbench.engine.feed import Feed
 
         encoded, pad = self.encoded("train"), self.tokenizer.pad_token_id
+        rows = encoded.lines(rows)
         some = Feed(encoded, rows, pad, unread=unread).weights > 0
         return Feed(encoded, rows[some], pad, columns, width, unread, beside)
 
-    def gold(self, split: str, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Labels of the units of some rows, and where each of these rows ends among them."""
-        labels, ends = self.records.labels(split), self.records.ends(split)
-        if rows is None:
-            return labels, ends
-        return labels[units_of(ends, rows)], np.cumsum(unit_counts(ends, rows))
+    def gold(self, split: str, rows: np.ndarray | None = None) -> tuple[Any, ...]:
+        """What the task compares its scores of a split, or of some rows, with: of most, labels and ends of rows."""
+        found: tuple[Any, ...] = self.task.gold(self.records, split, rows)
+        return found
 
     def model(self, classes: int, seed: int) -> nn.Module:
-        """The backbone with a fresh head."""
+        """The backbone, or what the student starts from, with a fresh head."""
         from kbench.backbones.load import load_model
 
-        return load_model(
-            self.backbone_folder, self.task.auto(), classes=classes, seed=seed, dropout=self.backbone.dropout
-        )
+        folder = self.start or self.backbone_folder
+        model = load_model(folder, self.task.auto(), classes=classes, seed=seed, dropout=self.backbone.dropout)
+        self.task.adapt(model, self.tokenizer)
+        return model
+
+    def probe(self, split: str) -> np.ndarray:
+        """What the backbone, or what the student would start from, says itself of each row of a split."""
+        from kbench.backbones.load import load_masked_lm
+
+        assert self.runtime is not None
+        folder = self.start or self.backbone_folder
+        model = load_masked_lm(folder, seed=derive(self.seed, "head")).to(self.runtime.device).eval()
+        precision = self.train.precision
+        found: np.ndarray = self.task.probe(model, self.tokenizer, self.records, split, self.runtime, precision)
+        return found
 
     def save(self, model: Any, folder: Path, outputs: Sequence[int] | None = None) -> None:
         """Write a trained model and its tokenizer as a folder that transformers loads.
@@ -178,6 +215,6 @@ class Bench:
     def split(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows of train to learn from, and rows held out: none where the data set has a validation split."""
         rows = self.records.rows("train")
-        if "validation" in self.records.splits:
+        if "validation" in self.records.splits or not self.data.validation_share:
             return np.arange(rows), np.arange(0)
         return hold_out(rows, self.data.validation_share, self.seed)

@@ -1,7 +1,7 @@
 """Fine-tuning: the backbone with a fresh head, trained on the gold labels of all classes.
 
 The supervised row of MUKI's tables (paper, section 3.1), KReader and KResource of KR2's, and the plain baseline of
-every other method.
+every other method. On a probe, where nothing is trained, the backbone as it is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbench.config.keys import key
-from kbench.methods.base import Method, Needs
+from kbench.methods.base import TASKS, Method, Needs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,16 +29,14 @@ class Finetune(Method):
     """Cross entropy with the gold label."""
 
     Config = Config
-    needs = Needs(tasks=frozenset({"classification", "tagging", "pos", "choice"}))
+    needs = Needs(tasks=frozenset(TASKS))
     config: Any
 
     def columns(self) -> dict[str, np.ndarray]:
-        return {"label": self.bench.records.labels("train")}
+        return dict(self.bench.task.columns(self.bench.records, self.bench.encoded("train")))
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        from torch.nn.functional import cross_entropy
+        return dict(self.bench.task.loss(model, batch))
 
-        from kbench.engine.feed import inputs, unit_logits
-
-        logits = model(**inputs(batch)).logits
-        return {"cross_entropy": cross_entropy(unit_logits(logits.float(), batch), batch["label"])}
+    def scores(self, split: str) -> np.ndarray:
+        return self.bench.probe(split)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kbench.config.keys import key
-from kbench.data.records import units_of
+from kbench.data.units import units_of
 from kbench.errors import Problem
 from kbench.methods.teachers import TeacherMethod, TeacherOptions, check_teachers
 from kbench.methods.vanilla_kd import check_temperature

@@ -22,7 +22,6 @@ import kbench
 from kbench import registry
 from kbench.data.records import Records
 from kbench.engine.loop import Fit, fit
-from kbench.engine.predict import predict
 from kbench.engine.recipe import Selection
 from kbench.engine.runtime import Runtime
 from kbench.engine.seeding import derive
@@ -59,14 +58,14 @@ def execute(run: Run, runtime: Runtime, reporter: Reporter) -> Result:
 
     trained = None
     records = bench.records
-    if method.trained:
+    if method.trained and bench.task.trained:
         kept, trained = _train(method, bench, runtime, run, seconds)
     else:
         kept = {split: method.scores(split) for split in {"test", *config.keep_scores}}
     scores = kept["test"]
 
-    metrics = {"test": bench.task.score(scores, *bench.gold("test"))}
-    diagnostics = method.diagnostics()
+    metrics = {"test": bench.task.measure(scores, records, "test")}
+    diagnostics = method.diagnostics() | bench.task.diagnostics(scores, records, "test")
     result = Result(
         key=run.key,
         setting=_setting(run, records),
@@ -81,7 +80,11 @@ def execute(run: Run, runtime: Runtime, reporter: Reporter) -> Result:
         environment=_environment(runtime),
     )
     if runtime.is_main:
-        lines = bench.task.predictions(scores, records, "test")
+        languages = records.languages("test")
+        lines = (
+            line if lang is None else {"lang": lang, **line}
+            for lang, line in zip(languages, bench.task.predictions(scores, records, "test"), strict=True)
+        )
         result.hashes["predictions"] = _write_lines(run.folder / PREDICTIONS, lines)
         shutil.rmtree(run.folder / SCORES, ignore_errors=True)
         for split in config.keep_scores:
@@ -105,11 +108,13 @@ def _train(
     learn, held = bench.split
     columns = method.columns()
     split, rows = ("train", held) if len(held) else ("validation", None)
-    validation, gold = bench.feed(split, rows, beside=method.beside(split)), bench.gold(split, rows)
+    judged = bench.train.selection is Selection.best_val
+    if judged:
+        validation, gold = bench.feed(split, rows, beside=method.beside(split)), bench.gold(split, rows)
 
     def evaluate(model: nn.Module) -> float:
         began = time.monotonic()
-        scores = predict(model, validation, runtime, bench.train.precision, may_stop=False)
+        scores = bench.task.predict(model, validation, runtime, bench.train.precision, may_stop=False)
         seconds["validation"] = seconds.get("validation", 0.0) + time.monotonic() - began
         return float(bench.task.main_score(scores, *gold))
 
@@ -125,7 +130,7 @@ def _train(
         folder=run.folder / CHECKPOINTS,
         report=bench.report,  # type: ignore[arg-type]
         scope="student" if method.needs.teachers else "train",
-        evaluate=evaluate if bench.train.selection is Selection.best_val else None,
+        evaluate=evaluate if judged else None,
         log_every=bench.log_every,
         rates=method.rates(),
         whole_batch=method.whole_batch,
@@ -134,7 +139,8 @@ def _train(
     began = time.monotonic()
     splits = ["test", *(split for split in run.config.keep_scores if split != "test")]
     feeds = {split: bench.feed(split, beside=method.beside(split)) for split in splits}
-    scores = {split: predict(student, feed, runtime, bench.train.precision) for split, feed in feeds.items()}
+    precision = bench.train.precision
+    scores = {split: bench.task.predict(student, feed, runtime, precision) for split, feed in feeds.items()}
     seconds["test"] = time.monotonic() - began
     if run.config.keep_model and runtime.is_main:
         method.save(model, run.folder / MODEL)

@@ -25,6 +25,7 @@ from kbench.config.identity import digest, run_science
 from kbench.config.schema import Backbone, Config
 from kbench.data import source as sources
 from kbench.data.records import Records, records_stage
+from kbench.engine.recipe import Selection
 from kbench.errors import BackboneError, DataError, Problem, UserError
 from kbench.files import write_atomically
 from kbench.methods.bench import Bench
@@ -78,6 +79,8 @@ class Run:
             records=Records(self.records),
             train=config.train,
             teacher=config.teacher,
+            knowledge=config.knowledge,
+            pretrain=config.pretrain,
             seed=config.seed,
             log_every=config.log_every,
             places=self.places,
@@ -103,9 +106,17 @@ class Run:
 
 
 def config_hash(config: Config) -> str:
-    """Hash of a configuration's science without the seed and without the nodes its method does not read."""
+    """Hash of a configuration's science without the seed and without the nodes that nothing reads."""
     method: Any = registry.load("method", config.method.name)
-    return digest(run_science(config, {"teacher": method.needs.teachers, "train": method.trained}))
+    reads = {"teacher": method.needs.teachers, "train": method.trained, "pretrain": method.needs.pretraining}
+    return digest(run_science(config, {**reads, "knowledge": reads_knowledge(config)}))
+
+
+def reads_knowledge(config: Config) -> bool:
+    """Whether the knowledge graph can change a number: by the method, the data or the backbone's tokenizer."""
+    method: Any = registry.load("method", config.method.name)
+    of_names = config.backbone.tiny is not None and config.backbone.tiny.texts == "knowledge"
+    return bool(method.needs.knowledge or config.data.of_graph or of_names)
 
 
 def prepare(config: Config, say: Callable[[Stage, str, float], None] | None = None) -> Run:
@@ -126,8 +137,11 @@ def prepare(config: Config, say: Callable[[Stage, str, float], None] | None = No
     except BackboneError as error:
         problems += error.problems
     try:
-        source = sources.locate(config.data)
-        records = Store(outputs / STAGES, say=say).get(records_stage(config.data, source))
+        store = Store(outputs / STAGES, say=say)
+        if reads_knowledge(config):
+            _check_knowledge(config)
+        source = _of_graph(config, store) if config.data.of_graph else sources.locate(config.data)
+        records = store.get(records_stage(config.data, source))
     except DataError as error:  # a full disk is another matter, and passes
         problems += error.problems
     method: Any = registry.load("method", config.method.name)
@@ -141,10 +155,14 @@ def prepare(config: Config, say: Callable[[Stage, str, float], None] | None = No
         raise UserError(*problems)
     own = config.backbone, located
     problems += method.check_places(config.method, config.data, {"student": own, **places})
+    splits = Records(records).splits
+    if not config.data.validation_share and "validation" not in splits and _selects(config):
+        what = f"is 0 and {config.data.name} has no validation split to select weights on"
+        problems.append(Problem("data.validation_share", what, "give a share, or train.selection=last"))
     problems += [
         Problem("keep_scores", f"{config.data.name} has no {split} split")
         for split in config.keep_scores
-        if split not in Records(records).splits
+        if split not in splits
     ]
     for backbone, place in [own, *places.values()]:
         problems += _check_length(config, backbone, place)
@@ -158,6 +176,37 @@ def prepare(config: Config, say: Callable[[Stage, str, float], None] | None = No
     key = digest([run.config_hash, located.identity, bench.encoded_stage.key, stages, method.version])
     names = (config.method.name, config.data.name, config.backbone.name, key[:8], f"s{config.seed}")
     return replace(run, key=key, folder=outputs.joinpath(*names))
+
+
+def _check_knowledge(config: Config) -> None:
+    """Raise DataError where files of the knowledge graph, or of its plain text, are not on this machine."""
+    from kbench.knowledge.plain import locate as locate_text
+    from kbench.knowledge.readers import locate as locate_graph
+
+    locate_graph(config.knowledge)
+    method: Any = registry.load("method", config.method.name)
+    if method.needs.pretraining:
+        locate_text(config.knowledge)
+
+
+def _selects(config: Config) -> bool:
+    """Whether a training chooses its weights on validation rows."""
+    method: Any = registry.load("method", config.method.name)
+    task: Any = registry.load("task", config.data.task)
+    return bool(method.trained and task.trained and config.train.selection is Selection.best_val)
+
+
+def _of_graph(config: Config, store: Store) -> sources.Source:
+    """The questions that are made of the knowledge graph, as files of the stage that made them."""
+    from kbench.knowledge.cycles import cycles_stage
+    from kbench.knowledge.graph import graph_stage
+    from kbench.knowledge.readers import locate as locate_graph
+    from kbench.knowledge.xlr import xlr_stage
+
+    graph = graph_stage(config.knowledge, locate_graph(config.knowledge))
+    stage = xlr_stage(graph, cycles_stage(graph, config.knowledge), config.knowledge)
+    found = sources.locate(replace(config.data, path=str(store.get(stage))))
+    return replace(found, kind="built", where=f"kbench, from the graph {config.knowledge.name}")
 
 
 def _check_length(config: Config, backbone: Backbone, located: Located) -> list[Problem]:

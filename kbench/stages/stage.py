@@ -24,6 +24,7 @@ class Stage:
         version: raised when a change of code changes the result.
         science: plain JSON values that decide the result.
         build: makes it.
+        alone: the main process makes it while the others wait; otherwise all make it together.
         parents: stages it is made from, by the name `build` knows them by.
     """
 
@@ -32,6 +33,7 @@ class Stage:
     science: Mapping[str, Any]
     build: Build = field(compare=False, repr=False)
     parents: Mapping[str, Stage] = field(default_factory=dict)
+    alone: bool = False
 
     @cached_property
     def key(self) -> str:

@@ -143,7 +143,8 @@ class Store:
             work.mkdir(parents=True, exist_ok=True)
         self.group.barrier()
         try:
-            stage.build(work, parents)
+            if self.group.is_main or not stage.alone:
+                stage.build(work, parents)
             self.group.barrier()
             if self.group.is_main:
                 seconds = time.monotonic() - started

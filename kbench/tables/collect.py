@@ -37,8 +37,9 @@ class Cell:
     results: dict[int, Result] = field(default_factory=dict)
 
     def values(self) -> dict[int, float]:
-        """The metric of the test split by seed, in percent."""
-        return {seed: 100 * result.metrics["test"][self.metric] for seed, result in self.results.items()}
+        """The metric of the test split by seed, in percent; none where its language was not tested."""
+        measured = {seed: result.metrics["test"].get(self.metric) for seed, result in self.results.items()}
+        return {seed: 100 * value for seed, value in measured.items() if value is not None}
 
 
 @dataclass
@@ -66,18 +67,24 @@ class Grid:
                     cell.results[seed] = Result.load(run.folder)
 
     def values(self, row: str, column: str) -> dict[int, float]:
-        """Values by seed, in percent; an average where every column has the seed."""
+        """Values by seed, in percent; an average where every column it is over has the seed."""
         if not self.columns[column].average:
             return self.cells[row, column].values()
-        found = [self.cells[row, name].values() for name, axis in self.columns.items() if not axis.average]
+        names = self.averaged(column)
+        if set(self.columns[column].over) - set(names):
+            return {}  # some are not shown: it would be over others than its name says
+        found = [self.cells[row, name].values() for name in names]
         seeds = set.intersection(*(set(values) for values in found)) if len(found) > 1 else set()
         return {seed: math.fsum(values[seed] for values in found) / len(found) for seed in sorted(seeds)}
 
+    def averaged(self, column: str) -> list[str]:
+        """The shown columns that an average is over."""
+        over = self.columns[column].over
+        return [n for n, axis in self.columns.items() if not axis.average and (not over or n in over)]
+
     def paper_setting(self, row: str, column: str) -> bool:
         """Whether a cell's runs are the paper's: its configuration, on the complete data."""
-        names = (
-            [n for n, axis in self.columns.items() if not axis.average] if self.columns[column].average else [column]
-        )
+        names = self.averaged(column) if self.columns[column].average else [column]
         cells = [self.cells[row, name] for name in names]
         return all(
             cell.paper_setting and not any(result.setting.parts() for result in cell.results.values()) for cell in cells
@@ -95,7 +102,7 @@ class Grid:
                 f"complete ({r.setting.rows['train']:,} train, {r.setting.rows['test']:,} test)" for r in of_data
             ]
             sizes = "; ".join(parts or dict.fromkeys(complete))  # several: languages of one data set
-            shown = {c.metric for c in self.cells.values() for r in c.results.values() if r.setting.data == data}
+            shown = {c.metric.partition("/")[0] for c in self.cells.values() for r in c.results.values() if r.setting.data == data}
             other = f"; metric {', '.join(sorted(shown))}" if shown != {self.table.metric} else ""
             lines.append(f"{data}: backbone {backbones}; {sizes}{other}")
         return lines
@@ -158,7 +165,8 @@ def grid(table: Table, overrides: Sequence[str], rows: Sequence[str] = (), colum
             own, given = words(row_axis, column_axis, {}), words(row_axis, column_axis, roles)
             wanted = seeds[:1] if row_axis.one_seed else seeds
             try:
-                cells[row, column] = _cell(own, given, common, wanted, in_paper, table.metric)
+                metric = column_axis.metric or table.metric
+                cells[row, column] = _cell(own, given, common, wanted, in_paper, metric)
             except ConfigError as error:
                 refused.append(error)
                 first = error.problems[0]
@@ -287,7 +295,8 @@ def _cell(own: list[str], given: list[str], common: list[str], seeds: list[int],
     except UserError as error:
         first = error.problems[0]
         return Cell(why=f"{first.where} {first.what}", paper_setting=paper)
-    shown = metric if metric in config.data.metrics else config.data.metrics[0]
+    # `f1/de` is the metric f1 of one language
+    shown = metric if metric.partition("/")[0] in config.data.metrics else config.data.metrics[0]
     return Cell({seed: run.with_seed(seed) for seed in seeds}, tuple(asked), paper_setting=paper, metric=shown)
 
 

@@ -22,7 +22,8 @@ class Axis:
 
     Attributes:
         one_seed: the paper's value is a single fixed run; so is ours.
-        average: the mean of the other columns.
+        average: the mean of other columns: of those that `over` names, or of all.
+        metric: of a column: the metric of the test split that it shows, such as `f1/de`; empty: the table's.
         roles: of a column: name of a part -> what plays it, such as reader -> xlmr_base; rows write `{reader}` for it.
         unlike_paper: of a column: our runs are never in the paper's setting, whatever is run.
     """
@@ -33,6 +34,8 @@ class Axis:
     average: bool = False
     roles: dict[str, str] = field(default_factory=dict)
     unlike_paper: bool = False
+    metric: str = ""
+    over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,7 @@ def load(name: str) -> Table:
     )
     named = {(row, column) for row, cells in table.published.items() for column in cells} | table.absent
     strange = [f"{row}/{column}" for row, column in named if row not in table.rows or column not in table.columns]
+    strange += [name for axis in table.columns.values() for name in axis.over if name not in table.columns]
     strange += [row for claim in table.claims for row in (claim.better, claim.than) if row not in table.rows]
     if strange:
         raise ConfigError(Problem(str(path), f"names rows or columns it does not have: {', '.join(sorted(strange))}"))
@@ -164,4 +168,5 @@ def load(name: str) -> Table:
 
 
 def _axis(raw: dict[str, Any]) -> Axis:
-    return Axis(**{**raw, "overrides": tuple(raw.get("overrides", ()))})
+    lists = {name: tuple(raw.get(name, ())) for name in ("overrides", "over")}
+    return Axis(**{**raw, **lists})

@@ -9,22 +9,14 @@ import numpy as np
 
 from kbench.data.records import Records
 from kbench.metrics.classification import METRICS
+from kbench.tasks.base import Task
 
 
-class Classification:
-    """Head, prediction and metrics of classification.
-
-    Args:
-        outputs: label names in order.
-        metrics: names of metrics, the main one first.
-    """
+class Classification(Task):
+    """Head, prediction and metrics of classification; the outputs are the labels."""
 
     # no class is known to every teacher
     shared: int | None = None
-
-    def __init__(self, outputs: Sequence[str], metrics: Sequence[str]):
-        self.outputs = list(outputs)
-        self.metrics = list(metrics)
 
     @staticmethod
     def auto() -> Any:

@@ -9,22 +9,14 @@ import numpy as np
 
 from kbench.data.records import Records
 from kbench.metrics.tagging import METRICS, entity_scores
+from kbench.tasks.base import Task
 
 
-class Tagging:
-    """Head, prediction and metrics of tagging.
-
-    Args:
-        outputs: the tags, O first, as `Data.outputs` gives them.
-        metrics: names of metrics, the main one first.
-    """
+class Tagging(Task):
+    """Head, prediction and metrics of tagging; the outputs are the tags, O first, as `Data.outputs` gives them."""
 
     # O is what a teacher says of every entity it does not know
     shared: int | None = 0
-
-    def __init__(self, outputs: Sequence[str], metrics: Sequence[str]):
-        self.outputs = list(outputs)
-        self.metrics = list(metrics)
 
     @staticmethod
     def auto() -> Any:
@@ -47,10 +39,6 @@ class Tagging:
         """Metrics of scores [words, tags] against gold tags [words]; sentences end at `ends`."""
         found = entity_scores(self._tags(scores.argmax(1), ends), self._tags(gold, ends))
         return {name: found[name] for name in self.metrics if name in METRICS}
-
-    def main_score(self, scores: np.ndarray, gold: np.ndarray, ends: np.ndarray) -> float:
-        """The metric that selects weights."""
-        return self.score(scores, gold, ends)[self.metrics[0]]
 
     def predictions(self, scores: np.ndarray, records: Records, split: str) -> Iterator[dict[str, Any]]:
         """One record a sentence, for a person to read and a paired test to use."""

@@ -7,7 +7,7 @@ import yaml
 
 from kbench import registry
 from kbench.backbones.load import load_model
-from kbench.backbones.tiny import tiny_stage
+from kbench.backbones.tiny import tiny_stage, train_texts
 from kbench.config.compose import compose
 from kbench.errors import ConfigError
 from kbench.runs.prepare import prepare
@@ -88,7 +88,7 @@ def test_weights_from_elsewhere_are_not_the_papers_setting(outputs, tmp_path, re
     monkeypatch.setenv("KBENCH_DATA", str(real_data))
     run = prepare(compose(["data=toy", *outputs]))
     bench = run.bench(store=Store(tmp_path / "stages"))
-    folder = bench.store.get(tiny_stage(run.config.backbone.tiny, bench.records))
+    folder = bench.store.get(tiny_stage(run.config.backbone.tiny, train_texts(bench.records)))
     load_model(folder, bench.task.auto(), classes=2, seed=1).save_pretrained(folder)
     table = grid(load("muki/table1"), ["data=google_snippets", f"backbone.path={folder}", *outputs], rows=["ensemble"])
     assert all(cell.runs and not cell.paper_setting for cell in table.cells.values())

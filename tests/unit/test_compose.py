@@ -126,26 +126,37 @@ def test_a_range_without_end_is_refused_in_words():
 
 def test_metrics_and_readers_of_the_schema_are_those_there_are():
     from kbench.config import schema
+    from kbench.data.facts import FACT_READERS
+    from kbench.data.generated import GENERATORS
     from kbench.data.pairs import PAIR_READERS
+    from kbench.data.questions import QUESTION_READERS
     from kbench.data.readers import READERS
-    from kbench.data.records import _GENERATORS, _READERS
+    from kbench.data.relations import RELATION_READERS
+    from kbench.data.rows import _READERS
     from kbench.data.sentences import SENTENCE_READERS
     from kbench.data.treebanks import TREEBANK_READERS
-    from kbench.metrics import classification, tagging
+    from kbench.data.xtreme import XTREME_READERS
+    from kbench.metrics import answers, classification, probing, relation, tagging
 
     assert {
         "classification": tuple(classification.METRICS),
         "tagging": tagging.METRICS,
         "pos": (*classification.METRICS, "f1"),
         "choice": ("accuracy",),
+        "relation": tuple(relation.METRICS),
+        "qa": tuple(answers.METRICS),
+        "probe": tuple(probing.METRICS),
     } == schema.METRICS
     found = {task: set(names) for task, names in schema.READERS.items()}
     # of the readers of pairs, SNLI's gives rows with one second text: these are classified
     assert found == {
-        "classification": {*READERS, "snli"},
+        "classification": {*READERS, *XTREME_READERS, "snli"},
         "tagging": set(SENTENCE_READERS),
         "pos": set(TREEBANK_READERS),
         "choice": set(PAIR_READERS) - {"snli"},
+        "relation": set(RELATION_READERS),
+        "qa": set(QUESTION_READERS),
+        "probe": set(FACT_READERS),
     }
     assert set().union(*found.values()) == set(_READERS)
     assert schema.GENERATED == {
@@ -153,8 +164,11 @@ def test_metrics_and_readers_of_the_schema_are_those_there_are():
         "tagging": ("toy_entities",),
         "pos": ("toy_pos",),
         "choice": ("toy_choice",),
+        "relation": ("toy_relx",),
+        "qa": ("toy_qa",),
+        "probe": ("toy_probe",),
     }
-    assert {name for names in schema.GENERATED.values() for name in names} == set(_GENERATORS)
+    assert {name for names in schema.GENERATED.values() for name in names} == set(GENERATORS)
     assert set(schema.GENERATED) == set(schema.READERS) == set(schema.METRICS)
 
 

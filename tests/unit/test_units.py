@@ -20,7 +20,8 @@ from kbench import registry
 from kbench.backbones.load import load_tokenizer
 from kbench.config.compose import compose
 from kbench.data.encode import Encoded, encode_stage
-from kbench.data.records import Records, records_stage, unit_counts, units_of
+from kbench.data.records import Records, records_stage
+from kbench.data.units import unit_counts, units_of
 from kbench.data.source import locate
 from kbench.engine.feed import Feed, unit_logits
 from kbench.engine.loop import fit
@@ -311,6 +312,8 @@ RECIPE = Recipe(
     lr=0.05,
     schedule=Schedule.constant,
     warmup=0.0,
+    warmup_steps=None,
+    adam_epsilon=1e-8,
     weight_decay=0.0,
     clip=1.0,
     global_batch_size=8,
