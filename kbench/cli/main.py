@@ -16,6 +16,7 @@ VERBS = {
     "report": "the same table from what is in outputs/, making nothing",
     "ls": "what there is: methods, data, backbones, tables, train, hardware, trackers",
     "show": "one of them in full: idea, options, values and their sources",
+    "build": "data made of a knowledge graph: its questions (XLR), its samples, names from a Wikidata dump",
     "fetch": "bring data and backbones to this machine's cache, where there is internet",
     "doctor": "devices, caches, versions; what is missing and the command that mends it",
 }

@@ -74,7 +74,7 @@ def xfactr(path: Path, encoding: str) -> Iterator[FactRow]:
     for _, (subject, relation, objects) in _rows(_file(root, _MULTI), encoding, 3):
         valid[subject, relation] = objects
     for relation, prompt in prompts.items():
-        for line, where, row in _objects(_file(root, f"{_FACTS}/{relation}.jsonl"), encoding, ("sub_uri", "obj_uri")):
+        for _, where, row in _objects(_file(root, f"{_FACTS}/{relation}.jsonl"), encoding, ("sub_uri", "obj_uri")):
             number += 1
             subject, gold = _text(row, "sub_uri", where), _text(row, "obj_uri", where)
             if subject not in names or gold not in names:

@@ -54,7 +54,8 @@ _KINDS = {
     "person": "human character saint",
     "country": "country",
     "team": "club team",
-    "company": "business enterprise company corporation manufacturer conglomerate publisher airline label brand broadcaster",
+    "company": "business enterprise company corporation manufacturer conglomerate publisher airline label brand "
+    "broadcaster",
     "settlement": "city town village commune comune municipality settlement capital borough suburb hamlet metropolis "
     "locality neighborhood neighbourhood township parish arrondissement seat",
     "region": "state province region county department district territory prefecture oblast canton republic continent "
@@ -97,31 +98,36 @@ def _heads(**lists: str) -> dict[str, tuple[str, str]]:
 # FRENCH
 
 _FR_HEADS = _heads(
-    mascsg="aéroport bureau cantal centre championnat cercle club collège comité comté conseil danube delaware département "
-    "dictionnaire district empire festival fleuve front gange golden grade grand groupe hôpital idaho institut lac "
-    "laboratoire lycée maine mexique ministère mont mouvement mozambique musée nord nouveau océan office orchestre ordre "
-    "parc parlement parti pont prix quartier rhône royaume sénat violoncelle cimetière service stade stade sud suriname syndicat système "
-    "tage temple tennessee théâtre tibre tigre titre traité trombone zimbabwe cambodge belize cuivre kent état pays "
-    "caucase tribunal conservatoire siège trophée tour tournoi nouvel congrès oscar golfe hindi yémen",
-    femsg="abbaye académie alliance armée association avenue banque bataille bibliothèque bourse campagne cathédrale "
-    "chaîne chambre coalition commission communauté compagnie confédération conférence coupe cordillère cour croix "
-    "division école église entente équipe faculté fédération flotte fondation force gare garde guerre île ligue loi "
-    "marine médaille mer mission montagne organisation place police presse province région république rivière rue "
-    "société station union université vallée ville main voix basse clarinette guitare harpe vielle lyre caisse "
-    "mandoline cithare flûte trompette langue médecine boisson chanson maison saison prison leçon forêt banlieue peau "
-    "eau nuit mère fille femme fin dent mort",
-    mascpl="états pays-bas monts jeux championnats émirats cuivres claviers services chemins",
-    fempl="nations îles langues philippines maldives comores seychelles bahamas percussions timbales forces mathématiques "
-    "sciences statistiques abruzzes asturies baléares canaries cyclades",
-)  # fmt: skip
-# countries and islands without an article; in those of the second line one is "en"
+    mascsg="aéroport belize bureau cambodge caucase centre cercle championnat cimetière club collège comité comté "
+    "congrès conseil conservatoire cuivre danube delaware dictionnaire district département empire festival "
+    "fleuve front gange golfe grade grand groupe hindi hôpital idaho institut kent laboratoire lac lycée maine "
+    "mexique ministère mont mouvement mozambique musée nord nouveau nouvel océan office orchestre ordre oscar "
+    "parc parlement parti pays pont prix quartier rhône royaume service siège stade sud suriname syndicat "
+    "système sénat tage temple tennessee théâtre tibre tigre titre tour tournoi traité tribunal trombone "
+    "trophée violoncelle yémen zimbabwe état",
+    femsg="abbaye académie alliance armée association avenue banlieue banque basse bataille bibliothèque boisson "
+    "bourse caisse campagne cathédrale chambre chanson chaîne cithare clarinette coalition commission "
+    "communauté compagnie confédération conférence cordillère coupe cour croix dent division eau entente "
+    "faculté femme fille fin flotte flûte fondation force forêt fédération garde gare guerre guitare harpe "
+    "langue leçon ligue loi lyre main maison mandoline marine mer mission montagne mort mère médaille médecine "
+    "nuit organisation peau place police presse prison province rivière rue région république saison société "
+    "station trompette union université vallée vielle ville voix école église équipe île",
+    mascpl="états pays-bas monts jeux championnats chemins émirats cuivres claviers services",
+    fempl="nations îles langues forces mathématiques percussions sciences statistiques timbales abruzzes asturies "
+    "bahamas baléares canaries comores cyclades maldives philippines seychelles",
+)
+# countries and islands without an article: one is "à Cuba", and "en Israël"
 _FR_BARE = {
-    **dict.fromkeys("cuba chypre madagascar malte monaco singapour taïwan oman bahreïn djibouti maurice kiribati nauru "
-    "tuvalu vanuatu saint-marin porto-rico hong macao sao trinité-et-tobago java sumatra bornéo tahiti hawaï".split(), "MASC"),
-    **dict.fromkeys("israël haïti".split(), "FEM"),
-}  # fmt: skip
+    name: gender
+    for gender, names in {
+        "MASC": "bahreïn bornéo chypre cuba djibouti hawaï hong java kiribati macao madagascar malte maurice monaco "
+        "nauru oman porto-rico saint-marin sao singapour sumatra tahiti taïwan trinité-et-tobago tuvalu vanuatu",
+        "FEM": "haïti israël",
+    }.items()
+    for name in names.split()
+}
 _FR_FEMININE = re.compile(
-    r"(?:[^i]tion|sion|xion|aison|(?<!com)(?<!é)té|tié|ie|ure|ade|ance|ence|anse|ense|ette|elle|esse|ise|ine|rice|euse|"
+    r"(?:tion|sion|xion|aison|(?<!com)(?<!é)té|tié|ie|ure|ade|ance|ence|anse|ense|ette|elle|esse|ise|ine|rice|euse|"
     r"aine|sse|lle|nne|tte|ière|ue|ole|ode|èse|yse|ose|rbe|ude|ase|ée|ive|oche|anche|ique|erre|une|use|nion|gion)$"
 )
 _FR_MASCULINE = re.compile(
@@ -133,7 +139,7 @@ _FR_PLURAL = re.compile(r"(?:[^èiuo]es|és|ées|ies|ons|eurs|iers|ants|ents|que
 _FR_OWN = re.compile(r"(?:l['’]|(?:les?|la|une?|des) )", re.IGNORECASE)
 # h that French does not hear: l'histoire, and not l'Hongrie
 _FR_MUTE = re.compile(
-    r"h(?:ist|indo|ôp|ôt|omm|um|éb|ydr|yp|armon|ell|élic|ept|exa|omé|orl|orreur|uil|aïti|iver|érit|abit|éro[ïi])"
+    r"h(?:ist|indo|imal|ôp|ôt|omm|um|éb|ydr|yp|armon|ell|élic|ept|exa|omé|orl|orreur|uil|aïti|iver|érit|abit|éro[ïi])"
 )
 
 
@@ -166,9 +172,11 @@ def french(entity: Entity) -> Noun:
     if kind == "role":
         number = "PL" if common and _FR_PLURAL.search(head) else "SG"
         return Noun("FEM" if _FR_FEMININE_ROLE.search(head) else "MASC", number, not own, vowel)
-    if kind == "language" or kind == "landform" or common:
+    if kind in ("language", "landform") or common:
         number = "PL" if common and kind != "language" and _FR_PLURAL.search(head) else "SG"
-        gender = "MASC" if kind == "language" and not head.startswith("langue") else _fr_gender(head)
+        gender = "MASC" if kind == "language" else _fr_gender(head)
+        if kind == "landform" and not common:  # la Loire, le Rhin
+            gender = "FEM" if head.endswith("e") else "MASC"
         return Noun(gender, number, not own, vowel, place=place)
     return Noun(_OF_KIND.get(kind) or _fr_gender(head), article=False, vowel=vowel)
 
@@ -191,8 +199,8 @@ _ES_HEADS = _heads(
     mascsg="planeta mapa día poeta atleta cura clima idioma sistema tema problema programa drama poema dilema teorema "
     "diploma premio óscar oscar globo balón lema panorama cometa tranvía gorila",
     femsg="mano radio foto moto orden cruz voz luz paz red ley clase torre noche calle sede serie base llave parte "
-    "actriz emperatriz matriz raíz imagen virgen flor miel sal señal catedral capital legión región unión religión "
-    "nación estación asociación canción percusión academy batería",
+    "actriz emperatriz matriz raíz imagen virgen flor miel sal señal catedral capital legión región unión "
+    "religión nación estación asociación canción percusión batería",
 )  # fmt: skip
 _ES_FEMININE = re.compile(r"(?:[^m]a|[^eo]ma|ción|sión|gión|dad|tad|tud|umbre|ez|itis|sis)$")
 _ES_ROLE_MASCULINE = re.compile(r"(?:ista|eta|ota|auta|arca|iatra|ida|cida|crata|sta|grafa|guía)$")

@@ -1,9 +1,9 @@
 """A toy set of questions about short texts, generated, the same on every machine.
 
-Words are invented, as in the toy set of topics. A text says something about several aspects, with filler between them;
-a question names one aspect, and the answer is what the text says about it, in one word or in two or three. Each aspect
-has words of its own, some that begin an answer, some that end one and some that are one. Some texts take several
-windows.
+Words are invented, as in the toy set of topics. A text says something about a few aspects, with filler between them; a
+question names one of them, and the answer is what the text says about it, a word or two. Each aspect has words of its
+own, so question and text must be read together: every aspect's words are an answer to some question. Some texts are
+long and take several windows.
 """
 
 from __future__ import annotations
@@ -17,44 +17,29 @@ from kbench.data.toy import _draw, _word
 VERSION = 1
 SIZES = {"train": 1600, "test": 400}
 
-_ASPECTS, _WORDS, _FILLER, _ASKING = 10, 8, 60, 4  # aspects; words of a kind of one; words of none; of questions
-_KINDS = 3  # of an aspect's words: whole answers, first words, last words
+_ASPECTS, _WORDS, _FILLER, _ASKING = 5, 8, 40, 2  # aspects; words of one aspect, of none, of questions
 _FIRST_ASPECT = 3000
 _FIRST_WORD = _FIRST_ASPECT + _ASPECTS
-_FIRST_FILLER = _FIRST_WORD + _ASPECTS * _KINDS * _WORDS
+_FIRST_FILLER = _FIRST_WORD + _ASPECTS * _WORDS
 _FIRST_ASKING = _FIRST_FILLER + _FILLER
-_LONG, _MIDDLE = 0.2, 0.3  # shares: texts with much filler; answers of two words that have a third between them
+_LONG, _TWO = 0.15, 0.25  # shares: texts with much filler; answers of two words
 
 
 def generate(split: str) -> Iterator[tuple[list[str], list[int]]]:
     """The ([question, context, answer], [where the answer begins]) rows of a split; places are characters."""
     rng = np.random.default_rng({"train": 701, "test": 702}[split])
     for _ in range(SIZES[split]):
-        aspects = np.argsort(rng.random(_ASPECTS), kind="stable")[: 3 + int(rng.random() * 3)]
+        aspects = np.argsort(rng.random(_ASPECTS), kind="stable")[: 2 + int(rng.random() * 2)].tolist()
         asked = int(rng.random() * len(aspects))
-        filler = 12 if rng.random() < _LONG else 4
+        filler = 12 if rng.random() < _LONG else 3
         words: list[str] = []
         answer, start = "", 0
         for place, aspect in enumerate(aspects):
-            words += _fillers(rng, int(rng.random() * filler))
-            said = _said(rng, int(aspect))
+            words += [_draw(rng, _FIRST_FILLER, _FILLER) for _ in range(int(rng.random() * filler))]
+            count = 2 if rng.random() < _TWO else 1
+            said = [_draw(rng, _FIRST_WORD + aspect * _WORDS, _WORDS) for _ in range(count)]
             if place == asked:
                 answer, start = " ".join(said), len(" ".join([*words, ""]))
             words += said
-        question = f"{_draw(rng, _FIRST_ASKING, _ASKING)} {_word(_FIRST_ASPECT + int(aspects[asked]))} ?"
+        question = f"{_draw(rng, _FIRST_ASKING, _ASKING)} {_word(_FIRST_ASPECT + aspects[asked])} ?"
         yield [question, " ".join([*words, "."]), answer], [start]
-
-
-def _said(rng: np.random.Generator, aspect: int) -> list[str]:
-    """What is said about an aspect: a word, or a first and a last one."""
-    whole, first, last = (
-        _draw(rng, _FIRST_WORD + (aspect * _KINDS + kind) * _WORDS, _WORDS) for kind in range(_KINDS)
-    )
-    if rng.random() < 0.5:
-        return [whole]
-    return [first, *_fillers(rng, int(rng.random() < _MIDDLE)), last]
-
-
-def _fillers(rng: np.random.Generator, count: int) -> list[str]:
-    """Words that say nothing."""
-    return [_draw(rng, _FIRST_FILLER, _FILLER) for _ in range(count)]

@@ -34,8 +34,8 @@ _LOAN, _NONE = 0.5, 0.3  # shares: a relation's words that both languages have; 
 def generate(data: Data, split: str, lang: str) -> Iterator[tuple[str, int]]:
     """The (marked text, label) rows of a split in a language: e1 is the name that stands first.
 
-    A relation is told by two words between the names, and by their kinds; its direction by which of the two kinds stands
-    first. Names without a relation are of any two kinds.
+    A relation and its direction are told by two words between the names, "leads" or "is led by" as it were, and by the
+    kinds of the names. Names without a relation are of any two kinds.
 
     Raises:
         DataError: another language, or other labels, than it has.
@@ -62,9 +62,9 @@ def _told(rng: np.random.Generator, label: int, lang: str) -> tuple[tuple[str, s
         return (first, second), []
     number, turned = divmod(label - 1, 2)
     subject, object_ = list(RELATIONS.values())[number]
-    # its words are of a list of its own, loanwords from the first language's
+    # each label has a list of its own; loanwords are those of the first language
     shift = 0 if lang == LANGUAGES[0] or rng.random() < _LOAN else _OTHER
-    cues = [_draw(rng, _FIRST_CUE + shift + number * _CUES, _CUES) for _ in range(2)]
+    cues = [_draw(rng, _FIRST_CUE + shift + (label - 1) * _CUES, _CUES) for _ in range(2)]
     return ((object_, subject) if turned else (subject, object_)), cues
 
 

@@ -58,13 +58,15 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         work.mkdir(parents=True)
         files = {"model": checkpoint.model, "optimizer": checkpoint.optimizer, "best": checkpoint.best}
         hashes = {}
+        tied = _tied(checkpoint.model)
+        files["model"] = {key: tensor for key, tensor in checkpoint.model.items() if key not in tied}
         for name, tensors in files.items():
             path = work / f"{name}.safetensors"
             save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             hashes[path.name] = hash_file(path)
-        state = {"step": checkpoint.step, "progress": checkpoint.progress, "files": hashes}
+        state = {"step": checkpoint.step, "progress": checkpoint.progress, "files": hashes, "tied": tied}
         (work / _STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)
@@ -102,7 +104,19 @@ def _read(path: Path) -> Checkpoint:
         if hash_file(path / name) != expected:
             raise ValueError(f"{name} was changed")
     tensors = {name: load_file(path / f"{name}.safetensors") for name in ("model", "optimizer", "best")}
+    tensors["model"] |= {key: tensors["model"][first] for key, first in state["tied"].items()}
     return Checkpoint(step=int(state["step"]), progress=state["progress"], **tensors)
+
+
+def _tied(tensors: dict[str, Tensor]) -> dict[str, str]:
+    """Names of weights that are another's, as an output projection is the embeddings': name -> the first's name."""
+    first: dict[tuple[Any, ...], str] = {}
+    found = {}
+    for name, tensor in tensors.items():
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        if tensor.numel() and first.setdefault(place, name) != name:
+            found[name] = first[place]
+    return found
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

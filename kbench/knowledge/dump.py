@@ -328,6 +328,8 @@ def _publish(to: Path, state: _State) -> dict[str, Any]:
     report = {"asked": state.asked, **counts}
     write_atomically(to / REPORT, json.dumps(report, indent=1))
     (to / STATE).unlink(missing_ok=True)
+    for left in to.glob(".names.*.tmp"):  # of a kill while one of the two was written
+        left.unlink()
     return report
 
 

@@ -25,11 +25,13 @@ import polars as pl
 import pyarrow as pa
 
 from kbench.config.knowledge import Knowledge
+from kbench.engine.counter import mixed
 from kbench.errors import DataError, Problem
 from kbench.knowledge.readers import SOURCES, Files, Source, cleaned
 from kbench.stages.stage import Stage
 
 _TABLE = 1 << 28  # up to here, an index is a table with a place for every number (1 GiB), which takes no searching
+_SPARSE = 64  # but of few numbers among many, searching takes less than the table
 _TEXT_BYTES = (1 << 31) - 1  # of one arrow batch of strings with 32-bit offsets
 _NAMES = pa.schema([("item", pa.int32()), ("text", pa.string())])
 
@@ -141,7 +143,7 @@ class _Index:
     def __init__(self, *columns: np.ndarray):
         top = max(int(column.max()) for column in columns)
         self._places: np.ndarray | None = None
-        if top < _TABLE:
+        if top < min(_TABLE, _SPARSE * sum(map(len, columns))):
             seen = np.zeros(top + 1, dtype=bool)
             for column in columns:
                 seen[column] = True
@@ -203,7 +205,8 @@ def _triples(source: Source) -> tuple[_Index, _Index, np.ndarray, dict[str, int]
     """Entities, relations, triples [t, 3] of their indices, and what was left out."""
     frame = source.triples()
     size = frame.height
-    frame = frame.filter(pl.col("head") != pl.col("tail"))
+    if (frame["head"] == frame["tail"]).any():
+        frame = frame.filter(pl.col("head") != pl.col("tail"))
     if frame.is_empty():
         what = "hold nothing but triples of an entity with itself"
         raise DataError(Problem("knowledge.files.triples", what, "a graph needs triples of two different entities"))
@@ -224,9 +227,16 @@ def _first_of_equals(triples: np.ndarray, entities: int, relations: int) -> np.n
     """Whether a triple is the first of those equal to it [t]."""
     head, relation, tail = triples.T
     if entities**2 * relations < 2**63:
-        key = (head.astype(np.int64) * relations + relation) * entities + tail
-        return pl.Series(key).is_first_distinct().to_numpy()
-    return pl.DataFrame({"h": head, "r": relation, "t": tail}).is_first_distinct().to_numpy()
+        keys = pl.Series((head.astype(np.int64) * relations + relation) * entities + tail)
+        ordered = keys.sort().to_numpy()
+        several = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        first = np.ones(len(triples), dtype=bool)
+        if len(several):  # few, so that telling the first of all of them apart would be a waste
+            places = keys.is_in(pl.Series(several).implode()).arg_true()
+            first[places.filter(~keys.gather(places).is_first_distinct()).to_numpy()] = False
+        return first
+    parts = pl.DataFrame({"h": head, "r": relation, "t": tail})
+    return parts.select(pl.struct("h", "r", "t").is_first_distinct()).to_series().to_numpy()
 
 
 def _check_languages(source: Source, languages: list[str]) -> None:
@@ -252,11 +262,25 @@ def _names(source: Source, language: str, entities: _Index, relations: _Index) -
     size = frame.height
     frame = frame.filter(pl.col("item") >= 0)
     foreign = size - frame.height
-    frame = frame.lazy().with_columns(cleaned(pl.col("text"))).filter(pl.col("text") != "").collect()
+    frame = frame.with_columns(cleaned(frame["text"])).filter(pl.col("text") != "")
     empty = size - foreign - frame.height
     # names that go first stand first; a stable sort keeps them so among those of one rank
     frame = frame.sort("item", "rank", maintain_order=True).drop("rank")
-    return frame.filter(pl.struct("item", "text").is_first_distinct()), empty, foreign
+    return _distinct(frame), empty, foreign
+
+
+def _distinct(frame: pl.DataFrame) -> pl.DataFrame:
+    """The names without those that an item has had before."""
+    # names that differ have different hashes, all but never; so only items with equal ones are compared in full
+    hashes = frame["text"].hash().to_numpy() ^ mixed(frame["item"].to_numpy())
+    again = frame.filter(~pl.Series(hashes).is_first_distinct())["item"].unique()
+    if again.is_empty():
+        return frame
+    suspects = frame.select(pl.col("item").is_in(again.implode()).arg_true()).to_series()
+    repeated = suspects.filter(~frame[suspects].select(pl.struct("item", "text").is_first_distinct()).to_series())
+    kept = np.ones(frame.height, dtype=bool)
+    kept[repeated.to_numpy()] = False
+    return frame.filter(pl.Series(kept))
 
 
 def _write_names(frame: pl.DataFrame, path: Path, content: Any) -> None:

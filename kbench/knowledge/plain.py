@@ -185,7 +185,8 @@ def text_lines(path: Path) -> Iterator[str]:
                     yield text
     except UnicodeDecodeError as error:
         what = f"is not UTF-8 (byte 0x{error.object[error.start]:02x})"
-        raise DataError(Problem(f"{path}, line {number}", what, "convert the file to UTF-8")) from error
+        hint = "convert the file to UTF-8" + ("" if opener is open else ", or fetch it again if it is damaged")
+        raise DataError(Problem(f"{path}, line {number}", what, hint)) from error
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise _damaged(path, number, error) from error
     except OSError as error:

@@ -19,24 +19,22 @@ from typing import Any
 import numpy as np
 
 from kbench.config.identity import science
-from kbench.config.knowledge import AliasMissing, AliasPool, Knowledge, Missing, Sentences
+from kbench.config.knowledge import AliasMissing, AliasPool, Align, Exclude, Knowledge, Missing, Multi, Sentences
 from kbench.engine.counter import below, mixed
 from kbench.engine.seeding import derive
-from kbench.errors import DataError
+from kbench.errors import DataError, Problem
+from kbench.knowledge.cycles import balanced, cycle_key, signatures
 from kbench.knowledge.graph import Graph
 from kbench.knowledge.rows import RowFile
+from kbench.knowledge.telling import Several, Telling, reasoning_type
 from kbench.stages.stage import Stage
 
 SWITCHED = np.dtype([("triple", "<i4"), ("language", "i1"), ("bits", "u1"), ("aliases", "<i2", (3,))])
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
+_BITS, _TRIPLE, _ALIAS = range(3)  # what a number is drawn for; aliases take three places
 _MOST_ALIASES = 2**15 - 1  # of an item in a language that are drawn from: what int16 counts
-_EDGES = {3: 3, 4: 5}
+Tables = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 FILES = {3: "triangles.npy", 4: "diamonds.npy"}
-
-
-def reasoning_type(length: int) -> np.dtype:
-    """A row of reasoning samples: the cycle's row, the language's index, the rows of triples to say, in order."""
-    return np.dtype([("cycle", "<i4"), ("language", "i1"), ("triples", "<i4", (_EDGES[length],))])
 
 
 def samples_stage(graph: Stage, cycles: Stage, xlr: Stage | None, knowledge: Knowledge, chunk: int = _CHUNK) -> Stage:
@@ -63,7 +61,7 @@ def samples_stage(graph: Stage, cycles: Stage, xlr: Stage | None, knowledge: Kno
             shutil.rmtree(work)  # other settings have another key: nobody would continue this
             raise
 
-    return Stage("samples", 1, chosen, build, parents)
+    return Stage("samples", 1, chosen, build, parents, alone=True)
 
 
 def describe(folder: Path) -> dict[str, Any]:
@@ -117,7 +115,7 @@ def write_switched(graph: Graph, knowledge: Knowledge, work: Path, chunk: int = 
             counts["triples"] = len(rows)
             for start in range(0, len(rows), chunk):
                 part = rows[start : start + chunk]
-                file.append(_sentences(graph, numbers, key, part, index, tables, options, counts))
+                file.append(_sentences(numbers, key, part, index, tables, options, counts))
             info[language] = counts
     return info
 
@@ -224,12 +222,13 @@ def write_reasoning(
     """
     options, info = knowledge.cycles, {}
     keys = np.sort(keys)
-    pairs = Pairs(graph) if options.align is Align.per_language and options.multi is not Multi.all else None
+    redraws = options.align is Align.per_language and options.multi is not Multi.all
+    pairs = Several(graph, cycles) if redraws else None
     for length in (3, 4):
         table = np.load(cycles / FILES[length], mmap_mode="r", allow_pickle=False)
         free = _free(table, length, keys, options.exclude, chunk)
         of: dict[str, Any] = {"cycles": len(table), "excluded": int((~free).sum()), "languages": {}}
-        combinations = np.zeros(0, dtype=np.uint64)
+        combinations = np.zeros(0, dtype=np.int64)
         with RowFile(work / f"reasoning{length}.npy", reasoning_type(length)) as file:
             for index, language in enumerate(knowledge.languages):
                 told = Telling(graph, language, knowledge, pairs)
@@ -239,7 +238,7 @@ def write_reasoning(
                 ]
                 made = np.concatenate([np.zeros(0, reasoning_type(length)), *parts])
                 made["language"] = index
-                signature, chosen = _cut(graph, table, made, length, knowledge)
+                signature, chosen = _cut(graph, table, made, length, knowledge, chunk)
                 file.append(made[chosen])
                 own = np.unique(signature[chosen])
                 combinations = np.union1d(combinations, own)
@@ -250,3 +249,45 @@ def write_reasoning(
     if not any(one["samples"] for of in info.values() for one in of["languages"].values()):
         raise DataError(_no_cycles(info, knowledge))
     return info
+
+
+def _free(table: np.ndarray, length: int, keys: np.ndarray, exclude: Exclude, chunk: int) -> np.ndarray:
+    """Whether a cycle is none of the test's; of length-4 cycles, if asked, whether neither triangle in it is [T]."""
+    groups = [list(range(length))]
+    if length == 4 and exclude is Exclude.superset:
+        groups += [[0, 1, 2], [0, 1, 3]]  # chord and one apex
+    found = np.ones(len(table), dtype=bool)
+    for start in range(0, len(table) if len(keys) else 0, chunk):
+        part = np.asarray(table[start : start + chunk, :length])
+        for group in groups:
+            of = cycle_key(part[:, group])
+            place = np.minimum(np.searchsorted(keys, of), len(keys) - 1)
+            found[start : start + chunk] &= keys[place] != of
+    return found
+
+
+def _cut(
+    graph: Graph, table: np.ndarray, made: np.ndarray, length: int, knowledge: Knowledge, chunk: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The signature of each sample of a language [n], and the samples that are kept, ascending."""
+    signature, keys = np.empty(len(made), np.int64), np.empty(len(made), np.int64)
+    for start in range(0, len(made), chunk):
+        part = made[start : start + chunk]
+        nodes = np.asarray(table[part["cycle"], :length])
+        signature[start : start + chunk] = signatures(graph, np.concatenate([nodes, part["triples"]], axis=1))
+        heads, relations, _ = np.moveaxis(graph.triples[part["triples"]], (0, 1, 2), (2, 1, 0))  # [edges, n] each
+        numbers = [*graph.entities[nodes].T, *graph.entities[heads], *graph.relations[relations]]
+        keys[start : start + chunk] = mixed(*numbers).view(np.int64)
+    budget = getattr(knowledge.cycles, f"length{length}")
+    seed = derive(knowledge.seed, "reasoning", length)  # of no language: they keep the same cycles where they can
+    return signature, balanced(signature, keys, budget, knowledge.cycles.balance, seed)
+
+
+def _no_cycles(info: dict[str, Any], knowledge: Knowledge) -> Problem:
+    """Why there is nothing to reason about."""
+    cycles, excluded = (sum(of[name] for of in info.values()) for name in ("cycles", "excluded"))
+    if excluded == cycles:
+        hint = "take fewer test questions (knowledge.xlr.test), or a larger graph"
+        return Problem("knowledge", f"all of its {cycles:,} cycles are test questions of XLR", hint)
+    what = f"not one of its {cycles:,} cycles has names for all its entities and relations in any language"
+    return Problem("knowledge", what, "knowledge.cycles.missing=english names relations in the first language instead")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -19,29 +20,39 @@ def reasoning_type(length: int) -> np.dtype:
     return np.dtype([("cycle", "<i4"), ("language", "i1"), ("triples", "<i4", (_EDGES[length],))])
 
 
-class Pairs:
-    """The triples between the same two entities, in either direction, in the order of the file.
+class Several:
+    """The pairs of entities that several triples join, as the stage of cycles stores them.
 
     Attributes:
-        order: rows of triples, pair by pair [t]; group: the pair of each triple [t]; ends: where pairs end in order.
+        keys: int64 [P], the pairs as low * entities + high, ascending.
+        rows: rows of triples, pair by pair, those of a pair in the order of the file; ends: where pairs end in rows.
     """
 
-    def __init__(self, graph: Graph):
-        ends = graph.triples[:, [0, 2]]
-        keys = ends.min(axis=1).astype(np.int64) * len(graph.entities) + ends.max(axis=1)
-        self.order = np.argsort(keys, kind="stable").astype(np.int32)
-        new = np.diff(keys[self.order], prepend=-1) != 0
-        self.group = np.empty(len(keys), dtype=np.int32)
-        self.group[self.order] = np.cumsum(new, dtype=np.int32) - 1
-        self.ends = np.append(np.flatnonzero(new)[1:], len(keys))
+    def __init__(self, graph: Graph, cycles: Path):
+        nodes, ends, self.rows = (
+            np.load(cycles / f"{name}.npy", allow_pickle=False) for name in ("pairs", "pair_ends", "pair_triples")
+        )
+        self.size = len(graph.entities)
+        self.keys, self.ends = self._key(nodes[:, 0], nodes[:, 1]), ends.astype(np.int64)
+
+    def of(self, ends: np.ndarray) -> np.ndarray:
+        """Which pair two entities are, whatever their order; -1 where one triple joins them. `ends` [..., 2]."""
+        if len(self.keys) == 0:
+            return np.full(ends.shape[:-1], -1)
+        keys = self._key(ends.min(axis=-1), ends.max(axis=-1))
+        place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[place] == keys, place, -1)
+
+    def _key(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        return low.astype(np.int64) * self.size + high
 
 
 class _Sayable:
     """Of each pair, the triples whose relation has a name in a language."""
 
-    def __init__(self, pairs: Pairs, named: np.ndarray, relations: np.ndarray):
-        good = named[relations[pairs.order]]
-        self.rows = pairs.order[good]
+    def __init__(self, pairs: Several, named: np.ndarray, relations: np.ndarray):
+        good = named[relations[pairs.rows]]
+        self.rows = pairs.rows[good]
         ends = np.cumsum(good)[pairs.ends - 1]
         self.counts = np.diff(ends, prepend=0)
         self.starts = ends - self.counts
@@ -55,7 +66,7 @@ class Telling:
             relations are those of the stored cycle.
     """
 
-    def __init__(self, graph: Graph, language: str, knowledge: Knowledge, pairs: Pairs | None):
+    def __init__(self, graph: Graph, language: str, knowledge: Knowledge, pairs: Several | None):
         self.graph, self.pairs, self.multi = graph, pairs, knowledge.cycles.multi
         self.key = derive(knowledge.seed, "relations of cycles", language)
         size = len(graph.entities)
@@ -98,16 +109,17 @@ class Telling:
         The draw is keyed by the seed, the language, the numbers of the cycle's entities and the edge.
         """
         assert self.pairs is not None
-        group = self.pairs.group[triples]
+        stored = self.graph.triples[triples]
+        pair = self.pairs.of(stored[:, :, [0, 2]])
         key = mixed(self.key, *self.graph.entities[nodes].T)
-        found, good = triples.copy(), np.zeros(triples.shape, dtype=bool)
-        for sayable in self._sayable:
-            count = sayable.counts[group]
+        found, good = triples.copy(), (pair < 0) & self._either[stored[:, :, 1]]
+        for sayable in self._sayable if len(self.pairs.keys) else []:
+            count = np.where(pair >= 0, sayable.counts[pair], 0)
             if self.multi is Multi.uniform:
                 which = below(count, key[:, None], np.arange(triples.shape[1]))
             else:
                 which = count - 1 if self.multi is Multi.last else np.zeros_like(count)
             take = ~good & (count > 0)
-            found[take] = sayable.rows[(sayable.starts[group] + which)[take]]
+            found[take] = sayable.rows[(sayable.starts[pair] + which)[take]]
             good |= take
         return found, good.all(axis=1)

@@ -55,7 +55,7 @@ def xlr_stage(graph: Stage, cycles: Stage, knowledge: Knowledge) -> Stage:
             shutil.rmtree(work)  # other settings have another key: nobody would continue this
             raise
 
-    return Stage("xlr", 1, chosen, build, {"graph": graph, "cycles": cycles})
+    return Stage("xlr", 1, chosen, build, {"graph": graph, "cycles": cycles}, alone=True)
 
 
 @dataclass(frozen=True)

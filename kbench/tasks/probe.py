@@ -41,31 +41,27 @@ class _Asked:
 
     Attributes:
         tokens: of all prompts, one after another, int32.
-        ends: where each prompt ends in them [facts].
+        starts: where each prompt begins in them [facts].
+        lengths: its tokens [facts].
         places: where its mask stands in it [facts].
         answers: the facts [facts], `used`, `unknown` and `single` known.
     """
 
     tokens: np.ndarray
-    ends: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
     places: np.ndarray
     answers: np.ndarray
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each prompt with one mask [facts]."""
-        return np.diff(self.ends, prepend=0)
 
     def batch(self, rows: np.ndarray, count: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
         """Token ids of some prompts with `count` masks for the one, padded, and 1 where a token is [rows, length]."""
         lengths = self.lengths[rows] + count - 1
         ids = np.full((len(rows), lengths.max()), pad, dtype=np.int64)
         for line, row in enumerate(rows):
-            told = self.tokens[self.ends[row] - self.lengths[row] : self.ends[row]]
+            told = self.tokens[self.starts[row] : self.starts[row] + self.lengths[row]]
             place = self.places[row]
-            ids[line, : lengths[line]] = np.concatenate(
-                [told[:place], np.repeat(told[place], count), told[place + 1 :]]
-            )
+            masks = np.repeat(told[place], count)
+            ids[line, : lengths[line]] = np.concatenate([told[:place], masks, told[place + 1 :]])
         return ids, (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
 
 
@@ -150,16 +146,16 @@ class Probe(Task):
                     model, ids, attention, first, count, tokenizer.mask_token_id, options.decoder, options.iterations
                 )
                 found.append((count, rows, tokens.to(torch.int32).cpu().numpy(), logprobs.cpu().numpy()))
-        tokens = np.zeros((len(asked.answers), options.longest, options.longest), dtype=np.int32)
-        logprobs = np.zeros((len(asked.answers), options.longest), dtype=np.float32)
+        said = np.zeros((len(asked.answers), options.longest, options.longest), dtype=np.int32)
+        worth = np.zeros((len(asked.answers), options.longest), dtype=np.float32)
         for count, rows, one, sure in runtime.gather(found):
-            tokens[rows, count - 1, :count] = one
-            logprobs[rows, count - 1] = sure.mean(1) if options.choose is Choose.mean else sure.sum(1)
-        best = logprobs.argmax(1)  # of equal ones the fewest masks
+            said[rows, count - 1, :count] = one
+            worth[rows, count - 1] = sure.mean(1) if options.choose is Choose.mean else sure.sum(1)
+        best = worth.argmax(1)  # of equal ones the fewest masks
         every = np.arange(len(best))
         asked.answers["tokens"] = np.where(asked.answers["used"], best + 1, 0)
-        asked.answers["logprob"] = np.where(asked.answers["used"], logprobs[every, best], 0)
-        self._judge(tokenizer, records, split, tokens[every, best], asked.answers)
+        asked.answers["logprob"] = np.where(asked.answers["used"], worth[every, best], 0)
+        self._judge(tokenizer, records, split, said[every, best], asked.answers)
         return asked.answers
 
     def gold(self, records: Records, split: str, rows: np.ndarray | None = None) -> tuple[Any, ...]:
@@ -173,7 +169,7 @@ class Probe(Task):
         return {name: found[name] for name in self.metrics}
 
     def predictions(self, scores: np.ndarray, records: Records, split: str) -> Iterator[dict[str, Any]]:
-        """One record a fact, for a person to read and a paired test to use; nothing predicted where it was not asked."""
+        """One record a fact, for a person to read and a paired test to use; of one not asked nothing is predicted."""
         numbers = records.numbers(split)
         for start in range(0, len(scores), _CHUNK):
             for row, fact in enumerate(records.pieces(split, start, start + _CHUNK), start=start):
@@ -191,44 +187,50 @@ class Probe(Task):
                 }
 
     def diagnostics(self, scores: np.ndarray, records: Records, split: str) -> dict[str, float]:
-        """How many facts were asked, and how many not, for an unknown token or for their length; of each language."""
+        """Shares of the facts, of all and of each language.
+
+        `asked`; `unknown_token` and `too_long`, why others were not; `one_token`, of those asked the share whose gold
+        label is one token of the model.
+        """
         groups = {"": np.arange(len(scores)), **{f"/{lang}": rows for lang, rows in records.groups(split).items()}}
         found = {}
         for name, rows in groups.items():
             some = scores[rows]
-            found[f"facts{name}"] = float(some["used"].sum())
-            found[f"facts_unknown{name}"] = float(some["unknown"].sum())
-            found[f"facts_too_long{name}"] = float((~some["used"] & ~some["unknown"]).sum())
-            found[f"facts_single{name}"] = float((some["used"] & some["single"]).sum())
+            found[f"asked{name}"] = float(some["used"].mean())
+            found[f"unknown_token{name}"] = float(some["unknown"].mean())
+            found[f"too_long{name}"] = float((~some["used"] & ~some["unknown"]).mean())
+            found[f"one_token{name}"] = float(some["single"][some["used"]].mean())
         return found
 
     def _asked(self, tokenizer: Any, records: Records, split: str, room: int) -> _Asked:
         """The prompts of a split, cut to `room` tokens, and which of them are used."""
         count = records.rows(split)
         answers = np.zeros(count, dtype=ANSWER)
-        places, ends, pieces = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64), []
+        places, lengths, pieces = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64), []
         unknown, mask = tokenizer.unk_token_id, tokenizer.mask_token_id
         for start in range(0, count, _CHUNK):
             facts = records.pieces(split, start, start + _CHUNK)
             told = _ids(tokenizer, [one[PROMPT].replace(OBJECT, tokenizer.mask_token) for one in facts], special=True)
             golds, subjects = (_ids(tokenizer, [one[part] for one in facts]) for part in (GOLD, SUBJECT))
+            flat: list[int] = []
             for row, (ids, gold, subject) in enumerate(zip(told, golds, subjects, strict=True), start=start):
-                strange = unknown is not None and (unknown in gold or unknown in subject)
+                # a name that holds the mask token is none the tokenizer can spell, either
+                strange = (unknown is not None and (unknown in gold or unknown in subject)) or ids.count(mask) != 1
                 kept = ids if len(ids) <= room else [*ids[: room - 1], ids[-1]]
                 inside = mask in kept and bool(gold) and bool(subject)
                 answers[row]["unknown"], answers[row]["used"] = strange, inside and not strange
                 answers[row]["single"] = len(gold) == 1
                 places[row] = kept.index(mask) if inside else 0
-                ends[row] = len(kept)
-                pieces.append(np.array(kept, dtype=np.int32))
-            pieces = [np.concatenate(pieces)]
+                lengths[row] = len(kept)
+                flat += kept
+            pieces.append(np.array(flat, dtype=np.int32))
         for lang, rows in (records.groups(split) or {"": np.arange(count)}).items():
             if not answers["used"][rows].any():
                 of = f" in {lang}" if lang else ""
                 what = f"no fact{of} can be asked: each has a token that the tokenizer does not know, or is too long"
                 hint = "take another backbone, or leave the language out of data.zero_shot.tested"
                 raise DataError(Problem("data", what, hint))
-        return _Asked(pieces[0], np.cumsum(ends), places, answers)
+        return _Asked(np.concatenate(pieces), np.cumsum(lengths) - lengths, lengths, places, answers)
 
     def _judge(self, tokenizer: Any, records: Records, split: str, tokens: np.ndarray, answers: np.ndarray) -> None:
         """Write text and correctness of the chosen tokens [facts, longest] into the answers."""
@@ -238,19 +240,19 @@ class Probe(Task):
             counted = [[one[GOLD], *(one[ALIASES:] if self.options.scorer is Scorer.full else [])] for one in facts]
             names = list(dict.fromkeys(name for one in counted for name in one))
             spelt = dict(zip(names, _ids(tokenizer, names), strict=True))
+            # both sides as the tokenizer spells them: it may split "U.S." or lose an accent
+            heard = {name: read(tokenizer, ids).lower() for name, ids in spelt.items() if unknown not in ids}
             for row, valid in enumerate(counted, start=start):
                 answer = answers[row]
                 if not answer["used"]:
                     continue
                 ids = tokens[row, : answer["tokens"]].tolist()
-                answer["text"] = read(tokenizer, ids)
+                said = read(tokenizer, ids)
+                answer["text"] = said
                 if self.options.scorer is Scorer.strict:
                     answer["correct"] = ids == spelt[valid[0]]
-                    continue
-                said = read(tokenizer, ids).lower()
-                # both sides as the tokenizer spells them: it may split "U.S." or lose an accent
-                golds = (spelt[name] for name in valid)
-                answer["correct"] = any(read(tokenizer, one).lower() == said for one in golds if unknown not in one)
+                else:
+                    answer["correct"] = any(heard.get(name) == said.lower() for name in valid)
 
 
 def read(tokenizer: Any, ids: Sequence[int]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from kbench.data.records import Records
-from kbench.metrics.answers import answer_scores
+from kbench.metrics.answers import answer_scores, tokens
 from kbench.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -64,7 +64,13 @@ class Qa(Task):
         return AutoModelForQuestionAnswering
 
     def columns(self, records: Records, encoded: Encoded) -> dict[str, np.ndarray]:
-        """Places of the answer's first and last token in each window [windows]; 0 where it is not in the window."""
+        """Places of the answer's first and last token in each window [windows]; 0 where it is not in the window.
+
+        Raises:
+            DataError: answers in some language could not be compared; said here, before anything is trained.
+        """
+        for lang in dict.fromkeys(records.languages("test")):
+            tokens("", self.options.normaliser, lang)
         return {name: encoded.extra(name) for name in ("first", "last")}
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

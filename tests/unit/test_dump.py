@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from kbench.cli import build
 from kbench.errors import DataError, Problem
 from kbench.knowledge.dump import REPORT, STATE, clean, language_keys, names_from_dump
 from kbench.knowledge.wanted import Wanted
@@ -400,6 +401,7 @@ def test_a_real_kill(ending: str, tmp_path: Path) -> None:
             os.kill(process.pid, signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL
         assert (tmp_path / "killed" / STATE).exists()
+    (tmp_path / "killed" / f".{STATE}.1.tmp").write_text("of a kill while it was written")
     assert [line.startswith("goes on after line") for line in starts] == [False, True, True]
     names_from_dump(dump, tmp_path / "killed", ["en", "de"], say=quiet)
     assert tables(tmp_path / "killed") == tables(tmp_path / "whole")
@@ -428,3 +430,42 @@ def test_a_full_disk_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             names_from_dump(dump, tmp_path / "names", ["en"], say=quiet)
     assert not (tmp_path / "names/en.tsv").exists()
     assert names_from_dump(dump, tmp_path / "names", ["en"], say=quiet)["kept"] == 50
+
+
+# The command.
+
+
+def test_the_command_keeps_the_ids_of_a_graph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dump = write(tmp_path / "latest-all.json.bz2", dumped(ENTITIES))
+    folder = tmp_path / "graph"
+    folder.mkdir()
+    (folder / "triples.tsv").write_text("Q31\tP31\tQ42\n")
+    for name in ("entities", "relations"):
+        (folder / f"{name}.tsv").write_text("Q31\ten\t0\tBelgium\n")
+    which = ["knowledge=wikidata_mini", f"knowledge.path={folder}"]
+    assert build.run(["names", str(dump), "--to", str(tmp_path / "names"), "--languages", "en,zh", *which]) == 0
+    assert {line.split("\t")[0] for line in (tmp_path / "names/en.tsv").read_text().splitlines()} == {
+        "Q31",
+        "P31",
+        "Q42",
+    }
+    told = capsys.readouterr().out
+    assert "ids      3 wanted" in told
+    assert "en                  3 labels,            4 aliases" in told
+    assert build.run(["names", str(dump), "--to", str(tmp_path / "names"), "--languages", "en,zh", *which]) == 0
+    assert "done already" in capsys.readouterr().out
+    # without languages, those of the graph
+    assert build.run(["names", str(dump), *which, "--to", str(tmp_path / "ten")]) == 0
+    assert len(list((tmp_path / "ten").glob("*.tsv"))) == 10
+
+
+def test_the_command_wants_languages_and_ids_that_are_wikidatas(tmp_path: Path) -> None:
+    dump = write(tmp_path / "a.json", dumped(ENTITIES))
+    with pytest.raises(DataError, match="none is named"):
+        build.run(["names", str(dump), "--to", str(tmp_path / "names")])
+    with pytest.raises(DataError, match="is generated"):
+        build.run(["names", str(dump), "--to", str(tmp_path / "names"), "knowledge=toy"])
+    ids = tmp_path / "ids"
+    ids.write_text("Q8")
+    assert build.run(["names", str(dump), "--to", str(tmp_path / "names"), "--languages", "ja", "--ids", str(ids)]) == 0
+    assert (tmp_path / "names/ja.tsv").read_text() == "Q8\t0\t幸福\n"

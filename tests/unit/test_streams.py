@@ -317,7 +317,7 @@ def test_letters_that_look_like_links_keep_their_role(tokenizer: Any, tmp_path: 
                 assert (made.ids[row, size:] == world.vocabulary.pad).all() and (made.spans[row, size:] == -1).all()
 
 
-@pytest.mark.parametrize("max_length", [3, 5, 8, 10])
+@pytest.mark.parametrize("max_length", [3, 5, 8, 9])
 def test_cutting_keeps_the_final_special_token(world: World, max_length: int) -> None:
     stream = world.switched([(0, 1, 0, (0, 0, 0)), (5, 1, 0, (0, 0, 0))], max_length)
     whole = world.switched([(0, 1, 0, (0, 0, 0)), (5, 1, 0, (0, 0, 0))], 128)
@@ -499,6 +499,17 @@ def test_a_language_without_names_has_empty_files(tokenizers: dict[str, Any], tm
     # nothing is there in German: English speaks for it
     cycles = world.reasoning([((0, 0, 0), 1)], [])
     assert rows_of(cycles.assembled(np.array([0]))) == [expected(world.tokenizer, " ".join(["a| c| b."] * 3))]
+
+
+def test_a_name_has_the_ids_that_it_has_after_a_space(tokenizers: dict[str, Any], tmp_path: Path) -> None:
+    from tokenizers import pre_tokenizers
+
+    tokenizer = copy.deepcopy(tokenizers["bytelevel"])  # as RoBERTa's: a word without a space before it is another one
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    assert tokenizer("London")["input_ids"] != tokenizer(" London")["input_ids"]
+    stream = World(tmp_path, tokenizer).switched([(0, 1, 0, (0, 0, 0))])
+    wanted = expected(tokenizer, " Ada Lovelace| place of death| London.")
+    assert rows_of(stream.assembled(np.array([0]))) == [wanted]
 
 
 def test_the_ids_of_a_tokenizer(tokenizers: dict[str, Any]) -> None:

@@ -1,0 +1,240 @@
+"""`kbench build`: what is made of a knowledge graph, without a run: its samples, XLR questions, names from a dump."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from kbench.cli import console
+from kbench.config.compose import compose
+from kbench.config.knowledge import Knowledge
+from kbench.config.schema import Config
+from kbench.errors import DataError, Problem
+from kbench.files import write_atomically
+from kbench.runs.prepare import STAGES
+from kbench.stages.stage import Stage
+from kbench.stages.store import Store
+
+EXAMPLES = """examples:
+  kbench build graph knowledge=toy
+  kbench build xlr knowledge=wikidata_mini --to xlr
+  kbench build names latest-all.json.gz --to wikidata5m/names knowledge=wikidata5m
+  kbench build names latest-all.json.bz2 --to names --languages en,de --ids ids.txt"""
+
+
+_WHAT = {
+    "graph": "a graph, its cycles and the samples a pre-training reads; prints how many there are",
+    "xlr": "the questions of cross-lingual logical reasoning, and a README beside them",
+    "names": "names in any language from a Wikidata JSON dump; goes on where it was killed",
+}
+
+
+def run(argv: list[str]) -> int:
+    """Build what is named; gives the exit code."""
+    if not argv or argv[0] not in _WHAT:
+        parser = argparse.ArgumentParser(
+            prog="kbench build",
+            description="Make what a knowledge graph is for, without a run.",
+            epilog="what\n" + "\n".join(f"  {name:<6} {told}" for name, told in _WHAT.items()) + f"\n\n{EXAMPLES}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument("what", choices=_WHAT)
+        parser.parse_args(argv[:1])  # prints the help, or what is wrong, and leaves
+    arguments = _parser(argv[0]).parse_intermixed_args(argv[1:])
+    return {"graph": _graph, "xlr": _xlr, "names": _names}[argv[0]](arguments)
+
+
+def _parser(what: str) -> argparse.ArgumentParser:
+    """The options of one word."""
+    parser = argparse.ArgumentParser(
+        prog=f"kbench build {what}",
+        description=f"Makes {_WHAT[what]}.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if what == "names":
+        parser.add_argument("dump", type=Path, help="latest-all.json, .gz or .bz2")
+        parser.add_argument("--to", type=Path, required=True, help="folder of the tables, <language>.tsv")
+        parser.add_argument("--languages", default="", help="separated by commas; else those of the graph")
+        parser.add_argument("--ids", type=Path, action="append", default=[], help="a file of the ids to keep")
+    elif what == "xlr":
+        parser.add_argument("--to", type=Path, help="folder of the files; else outputs/xlr/NAME")
+    else:
+        parser.add_argument("--no-xlr", action="store_true", help="keep no test cycles of XLR out of the samples")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="which graph, such as knowledge=toy")
+    return parser
+
+
+def _graph(arguments: argparse.Namespace) -> int:
+    """Make everything and print the numbers of the paper's table 8."""
+    from kbench.knowledge.samples import describe
+
+    config = compose(arguments.overrides)
+    stages, store = _stages(config.knowledge), _store(config)
+    if arguments.no_xlr:
+        stages["samples"] = _samples(config.knowledge, stages, without=True)
+        del stages["xlr"]
+    folders = {name: store.get(stage) for name, stage in stages.items()}
+    counts = {
+        "graph": _json(folders["graph"] / "graph.json"),
+        "cycles": _json(folders["cycles"] / "cycles.json"),
+        "samples": describe(folders["samples"]),
+    }
+    for kind, found in counts.items():
+        for name, value in found.items():
+            if isinstance(value, int):
+                console.line(kind, f"{name.replace('_', ' '):<44} {value:>14,}")
+    samples = _json(folders["samples"] / "samples.json")
+    _languages(config.knowledge, samples)
+    for name, folder in folders.items():
+        console.line("files", f"{name:<8} {folder}")
+    return 0
+
+
+def _languages(knowledge: Knowledge, samples: dict[str, Any]) -> None:
+    """What each language has: sentences, and cycles of both lengths."""
+    rows = []
+    for language in knowledge.languages:
+        sentences = samples["switched"].get(language, {}).get("sentences")
+        cycles = [samples["reasoning"][length]["languages"][language]["samples"] for length in ("3", "4")]
+        rows.append([language, "" if sentences is None else f"{sentences:,}", *(f"{count:,}" for count in cycles)])
+    console.table(["language", "sentences", "cycles of 3", "cycles of 4"], rows)
+
+
+def _xlr(arguments: argparse.Namespace) -> int:
+    """Make the questions and copy them to a folder of the user's."""
+    config = compose(arguments.overrides)
+    knowledge = config.knowledge
+    to = arguments.to or Path(config.outputs).expanduser() / "xlr" / knowledge.name
+    _usable(to)
+    stages, store = _stages(knowledge), _store(config)
+    folder = store.get(stages["xlr"])
+    info = _json(folder / "xlr.json")
+    to.mkdir(parents=True, exist_ok=True)
+    for old in [*to.glob("*.jsonl"), to / "keys.npy"]:
+        old.unlink(missing_ok=True)
+    for path in sorted(path for path in folder.iterdir() if path.suffix in (".jsonl", ".npy")):
+        shutil.copyfile(path, to / path.name)
+    shutil.copyfile(folder / "xlr.json", to / "xlr.json")
+    graph = _json(store.folder(stages["graph"]) / "graph.json")
+    words = " ".join(["kbench build xlr", *arguments.overrides])
+    write_atomically(to / "README.md", readme(knowledge, info, graph, words))
+    for split, found in info["splits"].items():
+        console.line(
+            split,
+            f"{found['questions']:>7,} questions: {found['length3']:,} of length 3, {found['length4']:,} of length 4; "
+            f"{found['relation_combinations']:,} relation combinations, {len(found['answers'])} answers",
+        )
+    console.line("files", str(to))
+    return 0
+
+
+def _usable(to: Path) -> None:
+    """Leave alone a folder that holds something else."""
+    if to.is_dir() and any(to.iterdir()) and not (to / "xlr.json").is_file():
+        raise DataError(Problem(f"--to {to}", "is not empty, and holds no XLR questions", "choose another folder"))
+    if to.exists() and not to.is_dir():
+        raise DataError(Problem(f"--to {to}", "is a file", "choose another folder"))
+
+
+def _names(arguments: argparse.Namespace) -> int:
+    """Stream names out of a dump."""
+    from kbench.knowledge.dump import language_keys, names_from_dump
+    from kbench.knowledge.readers import locate
+    from kbench.knowledge.wanted import Wanted
+
+    languages, files = [name for name in arguments.languages.split(",") if name], list(arguments.ids)
+    if arguments.overrides:
+        knowledge = compose(arguments.overrides).knowledge
+        found = locate(knowledge)
+        if "triples" not in found:
+            raise DataError(Problem(f"knowledge={knowledge.name}", "is generated: Wikidata has no names for it"))
+        files += found["triples"]
+        languages = languages or list(knowledge.languages)
+    if not languages:
+        raise DataError(Problem("--languages", "none is named", "such as --languages en,de; or name a graph"))
+    for language in languages:
+        console.line("names", f"{language}: first of {', '.join(language_keys(language))}")
+    wanted = Wanted.of(*files) if files else None
+    console.line("ids", f"{wanted.count:,} wanted" if wanted else "all items and properties")
+    info = names_from_dump(arguments.dump, arguments.to, languages, wanted, lambda told: console.line("reading", told))
+    for language in languages:
+        labels, names = info["labels"].get(language, 0), info["names"].get(language, 0)
+        console.line(language, f"{labels:>12,} labels, {names - labels:>12,} aliases")
+    console.line("files", str(arguments.to))
+    return 0
+
+
+def readme(knowledge: Knowledge, info: dict[str, Any], graph: dict[str, Any], command: str) -> str:
+    """The page beside the questions: what they are made of, how many, and where they depart from the paper's."""
+    first, xlr = knowledge.languages[0], knowledge.xlr
+    lines = [
+        "# XLR: cross-lingual logical reasoning",
+        "",
+        "Questions about the cycles of a knowledge graph, after Liu et al., Knowledge Based Multilingual Language",
+        "Model (arXiv 2111.10962), section 4.4: which of six relations holds between two entities, given the other",
+        "triples of a cycle of length 3 or 4. Training and validation are in one language, the test is in all.",
+        "",
+        f"Made by `{command}`.",
+        "",
+        f"- graph: {knowledge.name}, {graph['entities']:,} entities, {graph['relations']:,} relations, "
+        f"{graph['triples']:,} triples; content {graph['content'][:16]}",
+        f"- seed: {knowledge.seed}; languages: {', '.join(knowledge.languages)}",
+        f"- largest shares: an answer {xlr.per_answer}, an entity {xlr.per_entity}, relations {xlr.per_signature}",
+        f"- a relation without a name in a language: {knowledge.cycles.missing.value}",
+        f"- licence of the graph: {knowledge.licence}; from: {knowledge.cite}",
+        "",
+        "| split | file | questions | length 3 | length 4 | relation combinations | of them in the test |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for split, found in info["splits"].items():
+        name = (
+            f"test.<language>.jsonl, {len(knowledge.languages)} of them"
+            if split == "test"
+            else f"{split}.{first}.jsonl"
+        )
+        shared = "" if split == "test" else f"{found['combinations_of_test']:,} questions"
+        counts = [f"{found[key]:,}" for key in ("questions", "length3", "length4", "relation_combinations")]
+        lines.append(f"| {' | '.join([split, name, *counts, shared])} |")
+    lines += [
+        "",
+        "A row: `context`, `question`, six `choices`, `label` (place of the answer), `answer` (its id), `nodes`",
+    ]
+    lines += ["of the cycle. Row n of every test file is the same question; entities and relations are named in the"]
+    lines += [f"file's language, the words of the question are English. `keys.npy`: the test's cycles. {_OTHER}", ""]
+    lines += ["## Where they depart from the paper's", "", *(f"- {one}" for one in info["deviations"])]
+    return "\n".join(lines) + "\n"
+
+
+_OTHER = "`xlr.json`: all counts."
+
+
+def _stages(knowledge: Knowledge) -> dict[str, Stage]:
+    """The stages of a graph, by name."""
+    from kbench.knowledge.cycles import cycles_stage
+    from kbench.knowledge.graph import graph_stage
+    from kbench.knowledge.readers import locate
+    from kbench.knowledge.xlr import xlr_stage
+
+    graph = graph_stage(knowledge, locate(knowledge))
+    cycles = cycles_stage(graph, knowledge)
+    stages = {"graph": graph, "cycles": cycles, "xlr": xlr_stage(graph, cycles, knowledge)}
+    return {**stages, "samples": _samples(knowledge, stages)}
+
+
+def _samples(knowledge: Knowledge, stages: dict[str, Stage], without: bool = False) -> Stage:
+    from kbench.knowledge.samples import samples_stage
+
+    return samples_stage(stages["graph"], stages["cycles"], None if without else stages["xlr"], knowledge)
+
+
+def _store(config: Config) -> Store:
+    return Store(Path(config.outputs).expanduser() / STAGES, say=console.stage)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
