@@ -36,12 +36,13 @@ class Texts:
 
 
 def train_texts(records: Records) -> Texts:
-    """The first training texts of a data set."""
+    """The first training texts of a data set; of a probe, which has none, those of its test split."""
 
     def read(folders: Mapping[str, Path]) -> Iterator[list[str]]:
-        count = min(_TEXTS, records.rows("train"))
+        split = records.splits[0]
+        count = min(_TEXTS, records.rows(split))
         for start in range(0, count, 1000):
-            yield records.texts("train", start, min(start + 1000, count))
+            yield records.texts(split, start, min(start + 1000, count))
 
     return Texts({"records": records.content, "texts": _TEXTS}, read)
 

@@ -11,6 +11,7 @@ A row is one *sequence* of tokens, or, where it has several second texts to choo
 <split>.row_ends  of questions: where each one's windows end among the sequences, raw int64
 <split>.offsets   of questions: characters of the context that each token stands for, raw int32 [tokens, 2]; -1 elsewhere
 <split>.first     of questions: place in each window of the answer's first token, raw int32; <split>.last of its last
+<split>.full_from of questions: the tokens of each window whose context is widest there, raw int32; <split>.full_until
 encoded.json      sequences of a row; per split its tokens, and how many of them are the unknown one
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +72,7 @@ class Encoded:
         self._place = folder, split
 
     def extra(self, name: str) -> np.ndarray:
-        """A further array of the split, memory-mapped, int32: `offsets` [tokens, 2], `first` or `last` [windows]."""
+        """A further array of the split, memory-mapped, int32: `offsets` [tokens, 2], all others [windows]."""
         folder, split = self._place
         array = np.memmap(folder / f"{split}.{name}", dtype=np.int32, mode="r")
         return array.reshape(-1, 2) if name == "offsets" else array
@@ -200,19 +202,26 @@ class SentenceEncoder(TextEncoder):
 def _encode_split(records: Records, split: str, encoder: Any, work: Path) -> dict[str, int]:
     """Write a split; gives its tokens, special ones left out, and how many of them are the unknown one."""
     count = records.rows(split)
-    read = records.texts if records.layout in (Layout.text, Layout.marked) else records.pieces
-    ends: list[np.ndarray] = []
+    readers = {Layout.text: records.texts, Layout.marked: records.texts, Layout.spans: records.answered}
+    read = readers.get(records.layout, records.pieces)
     written = 0
-    with (work / f"{split}.ids").open("wb") as file:
+    with ExitStack() as files:
+        opened: dict[str, Any] = {}
+
+        def append(name: str, array: np.ndarray) -> None:
+            if name not in opened:
+                opened[name] = files.enter_context((work / f"{split}.{name}").open("wb"))
+            array.tofile(opened[name])
+
         for start in range(0, count, _BATCH):
             rows = encoder.encode(read(split, start, min(start + _BATCH, count)))
             lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-            np.concatenate(rows).tofile(file)
-            ends.append(written + np.cumsum(lengths))
+            append("ids", np.concatenate(rows))
+            append("ends", written + np.cumsum(lengths))
             written += int(lengths.sum())
-    np.concatenate(ends).tofile(work / f"{split}.ends")
-    for name, arrays in encoder.arrays.items():
-        np.concatenate(arrays).tofile(work / f"{split}.{name}")
+            for name, arrays in encoder.arrays.items():
+                append(name, np.concatenate(arrays))
+                arrays.clear()
     if "starts" in encoder.arrays:
         records.ends(split).tofile(work / f"{split}.units")
     return {"all": encoder.total, "unknown": encoder.unknown}

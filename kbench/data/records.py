@@ -79,9 +79,14 @@ class Records:
         return {lang: np.arange(*ends) for lang, ends in self.info.get("groups", {}).get(split, {}).items()}
 
     def languages(self, split: str, rows: np.ndarray | None = None) -> list[str | None]:
-        """The language of each row of a split, or of some rows; None where the split has no groups."""
+        """The language of each row of a split, or of some rows; None of a data set that is not told by language.
+
+        Rows of train and validation are in the language that is learned.
+        """
         chosen = np.arange(self.rows(split)) if rows is None else rows
-        groups = self.info.get("groups", {}).get(split, {})
+        groups = self.info.get("groups", {}).get(split)
+        if groups is None:
+            return [self.info.get("learned")] * len(chosen)
         stops = np.array([stop for _, stop in groups.values()], dtype=np.int64)
         names = [*groups, None]
         return [names[index] for index in np.searchsorted(stops, chosen, side="right")]
@@ -102,6 +107,11 @@ class Records:
     def pieces(self, split: str, start: int = 0, stop: int | None = None) -> list[list[str]]:
         """The words of sentences start to stop; of pairs, the first text and its second ones."""
         return self._slice(split, start, stop)
+
+    def answered(self, split: str, start: int, stop: int) -> list[tuple[list[str], list[int]]]:
+        """Of questions start to stop: question, context and answers, and where each answer begins in the context."""
+        table = self.table(split).slice(start, stop - start)
+        return list(zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True))
 
     def labels(self, split: str) -> np.ndarray:
         """Label of each unit [units], int64, index into `data.outputs()`."""
@@ -298,7 +308,7 @@ def _write(
         path.unlink()
     info = {"rows": rows, "classes": counts, "found": found, "source": source.kind, "layout": data.layout.value}
     if groups:
-        info["groups"] = groups
+        info |= {"groups": groups, "learned": data.zero_shot.learned if data.zero_shot else None}
         content.update(json.dumps(groups).encode())
     info["content"] = content.hexdigest()
     (work / "records.json").write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding="utf-8")

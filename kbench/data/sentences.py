@@ -81,6 +81,9 @@ def wikiann(path: Path, encoding: str) -> Iterator[Sentence]:
         rows = []
         for number, line in block:
             row = line.split("\t")
+            if len(row) == 1:
+                hint = "XTREME distributes test files without tags; take those of Rahimi et al."
+                raise DataError(Problem(f"{path}, line {number}", "has no tag", hint))
             if len(row) != 2:
                 raise _columns(path, number, len(row), "word, tag, separated by a tab")
             rows.append((number, row[0], row[1]))

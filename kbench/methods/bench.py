@@ -192,8 +192,10 @@ class Bench:
         assert self.runtime is not None
         folder = self.start or self.backbone_folder
         model = load_masked_lm(folder, seed=derive(self.seed, "head")).to(self.runtime.device).eval()
-        precision = self.train.precision
-        found: np.ndarray = self.task.probe(model, self.tokenizer, self.records, split, self.runtime, precision)
+        found: np.ndarray = self.task.probe(
+            model, self.tokenizer, self.records, split, self.runtime, self.train.precision,
+            max_length=self.data.max_length,
+        )  # fmt: skip
         return found
 
     def save(self, model: Any, folder: Path, outputs: Sequence[int] | None = None) -> None:

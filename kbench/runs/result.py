@@ -56,7 +56,7 @@ class Setting:
         return [
             f"{split} {self.rows[split]:,} of {self.complete[split]:,}"
             for split in ("train", "test")
-            if self.rows[split] != self.complete[split]
+            if split in self.rows and self.rows[split] != self.complete[split]
         ]
 
 

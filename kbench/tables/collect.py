@@ -99,7 +99,8 @@ class Grid:
             backbones = ", ".join(sorted({result.setting.backbone for result in of_data}))
             parts = list(dict.fromkeys(part for result in of_data for part in result.setting.parts()))
             complete = [
-                f"complete ({r.setting.rows['train']:,} train, {r.setting.rows['test']:,} test)" for r in of_data
+                f"complete ({', '.join(f'{n:,} {split}' for split, n in r.setting.rows.items() if split != 'validation')})"
+                for r in of_data
             ]
             sizes = "; ".join(parts or dict.fromkeys(complete))  # several: languages of one data set
             shown = {c.metric.partition("/")[0] for c in self.cells.values() for r in c.results.values() if r.setting.data == data}
