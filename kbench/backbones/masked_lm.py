@@ -10,21 +10,25 @@ from typing import Any
 
 from torch import Tensor
 
-# the names that BERT's and RoBERTa's families give the head that reads the encoder's last states
-_HEADS = ("cls", "lm_head")
+# model type of transformers -> the module that makes logits of hidden states, each by itself
+_HEADS = {"bert": "cls", "roberta": "lm_head", "xlm-roberta": "lm_head", "camembert": "lm_head"}
+
+
+def states_and_head(model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Any]:
+    """The last hidden states [B, L, H] and the module that makes logits of them; of other families logits, and None.
+
+    Args:
+        model: a masked language model of transformers.
+        inputs: what it is called with.
+    """
+    head = getattr(model, _HEADS.get(model.config.model_type, ""), None)
+    if head is None:
+        return model(**inputs).logits, None
+    return model.base_model(**inputs).last_hidden_state, head
 
 
 def logits_at(model: Any, inputs: Mapping[str, Tensor], positions: Tensor) -> Tensor:
-    """The logits [K, vocabulary] of some tokens.
-
-    Args:
-        model: a masked language model of transformers. Of other families than BERT's and RoBERTa's the head is computed
-            everywhere, with the same result.
-        inputs: what it is called with; `input_ids` [B, L].
-        positions: places in B * L [K]; K may be 0.
-    """
-    head = next((getattr(model, name) for name in _HEADS if hasattr(model, name)), None)
-    if head is None:
-        return model(**inputs).logits.flatten(0, 1)[positions]
-    states = model.base_model(**inputs).last_hidden_state
-    return head(states.flatten(0, 1)[positions])
+    """The logits [K, vocabulary] of some tokens: places in B * L [K]; K may be 0."""
+    states, head = states_and_head(model, inputs)
+    chosen = states.flatten(0, 1)[positions]
+    return chosen if head is None else head(chosen)

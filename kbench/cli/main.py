@@ -17,6 +17,7 @@ VERBS = {
     "ls": "what there is: methods, data, backbones, tables, train, hardware, trackers",
     "show": "one of them in full: idea, options, values and their sources",
     "build": "data made of a knowledge graph: its questions (XLR), its samples, names from a Wikidata dump",
+    "export": "a pre-trained checkpoint as a folder of its own, which transformers loads",
     "fetch": "bring data and backbones to this machine's cache, where there is internet",
     "doctor": "devices, caches, versions; what is missing and the command that mends it",
 }

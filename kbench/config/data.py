@@ -25,8 +25,17 @@ METRICS = {
 }
 # task -> names of its readers in kbench.data, likewise
 READERS = {
-    "classification": ("ag_csv", "label_last", "label_first", "label_tab_last", "file_per_class", "parquet", "snli",
-        "xnli_tsv", "pawsx_tsv"),
+    "classification": (
+        "ag_csv",
+        "label_last",
+        "label_first",
+        "label_tab_last",
+        "file_per_class",
+        "parquet",
+        "snli",
+        "xnli_tsv",
+        "pawsx_tsv",
+    ),
     "tagging": ("conll_columns", "conll_brackets", "wikiann"),
     "pos": ("conllu", "conllu_fused"),
     "choice": ("swag", "piqa", "hellaswag", "xlr"),
@@ -118,6 +127,22 @@ class ZeroShot:
         return (self.spelt or {}).get(lang, lang)
 
 
+class LabelPiece(Enum):
+    """The piece at which a word is read."""
+
+    first = "first"
+    first_nonempty = "first_nonempty"
+
+
+@dataclass
+class WordOptions:
+    """How the words of sentences are read."""
+
+    label_piece: LabelPiece = key(
+        "read a word at its first piece, or at the first_nonempty one: some tokenizers begin a word with a lone space"
+    )
+
+
 @dataclass
 class Data:
     """A data set: where its splits come from, what its labels are, how it is cut."""
@@ -141,6 +166,7 @@ class Data:
     )
     treebanks: dict[str, Treebanks] | None = machinery("language -> its treebanks, of a data set of several")
     zero_shot: ZeroShot | None = key("of a data set learned in one language and tested in several; null: it is not")
+    words: WordOptions = key("of tagging and pos: how words are read")
     spans: SpanOptions | None = key("of qa: windows, and how answers are found and compared")
     relation: RelationOptions | None = key("of relation: head and loss")
     probing: ProbeOptions | None = key("of probe: how masks are filled and answers compared")
@@ -178,9 +204,10 @@ class Data:
         """What a row holds."""
         return _LAYOUTS.get(self.task, Layout.pairs if self.reader in OF_PAIRS else Layout.text)
 
-    def options(self) -> SpanOptions | RelationOptions | ProbeOptions | None:
+    def options(self) -> WordOptions | SpanOptions | RelationOptions | ProbeOptions | None:
         """The options of its task, of the tasks that have some."""
-        return {"qa": self.spans, "relation": self.relation, "probe": self.probing}.get(self.task)
+        of_words: WordOptions | None = self.words if self.task in OF_WORDS else None
+        return {"qa": self.spans, "relation": self.relation, "probe": self.probing}.get(self.task, of_words)
 
     def split_language(self, split: str) -> str | None:
         """The language of a split: where the training text is not native it is chosen on English, too."""
@@ -203,7 +230,9 @@ class Data:
         """split -> globs of its original files; of several tested languages, one for each, in order."""
         if self.zero_shot is not None:
             return {
-                split: [pattern.replace("{lang}", self.zero_shot.spelling(lang)) for lang in self.split_languages(split)]
+                split: [
+                    pattern.replace("{lang}", self.zero_shot.spelling(lang)) for lang in self.split_languages(split)
+                ]
                 for split, pattern in self.files.items()
             }
         if self.treebanks is None or self.lang is None:
@@ -259,7 +288,7 @@ class Data:
         if self.max_length < 3:
             problems.append(Problem(f"{where}.max_length", f"must be at least 3, is {self.max_length}"))
         options = self.options()
-        if options is not None:
+        if options is not None and not isinstance(options, WordOptions):
             problems += options.check(f"{where}.{_OPTIONS[self.task]}")
         elif self.task in _OPTIONS:
             problems.append(Problem(f"{where}.{_OPTIONS[self.task]}", f"is null; a {self.task} data set needs it"))

@@ -79,7 +79,9 @@ class Sentences:
 class Cycles:
     """Cycles of length 3, and of length 4 with a chord."""
 
-    multi: Multi = key("of several relations of two entities show: a uniform draw, the first or last of the file, or all")
+    multi: Multi = key(
+        "of several relations of two entities: a uniform draw, the first or last of the file, or all"
+    )
     align: Align = key("the relation drawn is shared by all languages, or drawn per_language among those with a name")
     unique_by: CycleKey = key("length-4 cycles are told apart by diamond, or by node_set (released code)")
     per_chord: int = key("length-4 cycles drawn on one chord at most")
@@ -149,8 +151,8 @@ class Knowledge:
         shares = [("cycles.balance", self.cycles.balance)]
         shares += [(f"xlr.{name}", getattr(self.xlr, name)) for name in ("per_answer", "per_entity", "per_signature")]
         for name, share in shares:
-            low = 0 <= share if name == "cycles.balance" else 0 < share
-            if not (low and share <= 1):
+            may_be_0 = name == "cycles.balance"
+            if not 0 <= share <= 1 or (share == 0 and not may_be_0):
                 problems.append(Problem(f"knowledge.{name}", f"is a share, 0 to 1, is {share}"))
         if self.text.lines is not None and self.text.lines < 1:
             problems.append(Problem("knowledge.text.lines", f"must be null or at least 1, is {self.text.lines}"))

@@ -12,6 +12,7 @@ from kbench.config.data import (
     READERS,
     Data,
     Hub,
+    LabelPiece,
     Layout,
     Rows,
     TrainData,
@@ -27,7 +28,8 @@ from kbench.errors import Problem
 
 __all__ = [
     "GENERATED", "JOINED", "METRICS", "READERS", "TOKENIZERS", "Backbone", "Config", "Data", "Hardware", "Hub",
-    "Knowledge", "Layout", "Recipe", "Rows", "Tiny", "Tracker", "TrainData", "Treebanks", "ZeroShot", "sliced",
+    "Knowledge", "LabelPiece", "Layout", "Recipe", "Rows", "Tiny", "Tracker", "TrainData", "Treebanks", "ZeroShot",
+    "sliced",
 ]  # fmt: skip
 
 # kinds of tokenizers that a backbone may have

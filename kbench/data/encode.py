@@ -5,11 +5,11 @@ A row is one *sequence* of tokens, or, where it has several second texts to choo
 <split>.ids       the ids of all sequences one after another, raw int32
 <split>.ends      int64, raw: where each sequence ends in <split>.ids
 <split>.types     of pairs: which text each token is of, for models that are told, raw int8
-<split>.starts    of sentences: place in its row of each word's first token, raw int32; -1 where it was cut off; of texts
-                  with marked entities, the token at which they are read
+<split>.starts    of sentences: place in its row of each word's first token, raw int32; -1 where it was cut off; of
+                  texts with marked entities, the token at which they are read
 <split>.units     where each row's words end in <split>.starts, raw int64
 <split>.row_ends  of questions: where each one's windows end among the sequences, raw int64
-<split>.offsets   of questions: characters of the context that each token stands for, raw int32 [tokens, 2]; -1 elsewhere
+<split>.offsets   of questions: characters of the context that each token stands for, raw int32 [tokens, 2]; else -1
 <split>.first     of questions: place in each window of the answer's first token, raw int32; <split>.last of its last
 <split>.full_from of questions: the tokens of each window whose context is widest there, raw int32; <split>.full_until
 encoded.json      sequences of a row; per split its tokens, and how many of them are the unknown one
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kbench.config.identity import science
-from kbench.config.schema import Layout
+from kbench.config.schema import LabelPiece, Layout
 from kbench.data.units import units_of
 from kbench.data.words import WordEncoder
 from kbench.stages.stage import Stage
@@ -190,7 +190,8 @@ class SentenceEncoder(TextEncoder):
 
     def __init__(self, tokenizer: Any, max_length: int, options: Any = None):
         super().__init__(tokenizer, max_length)
-        self._encoder = WordEncoder(tokenizer, max_length)
+        nonempty = options is not None and options.label_piece is LabelPiece.first_nonempty
+        self._encoder = WordEncoder(tokenizer, max_length, nonempty)
 
     def encode(self, rows: Sequence[Any]) -> list[np.ndarray]:
         found, starts = self._encoder.encode(list(rows))

@@ -35,9 +35,7 @@ def source_rows(data: Data, source: Source) -> dict[str, list[tuple[str, Iterato
     if source.kind == "generated":
         _, sizes, generate = GENERATORS[data.reader]
         langs = {split: data.split_languages(split) or [""] for split in sizes}
-        return {
-            split: [(lang, _generated(generate, data, split, lang)) for lang in langs[split]] for split in sizes
-        }
+        return {split: [(lang, _generated(generate, data, split, lang)) for lang in langs[split]] for split in sizes}
     return {
         split: [(piece.lang or "", _checked(data, source, piece)) for piece in source.pieces(split)]
         for split in source.files

@@ -15,22 +15,30 @@ import numpy as np
 from kbench.errors import BackboneError, Problem
 
 _REMEMBERED = 1_000_000  # words
+# pieces that are a space and nothing else, of sentencepiece and of byte-level BPE
+_SPACES = ("▁", "Ġ")
 _PROBES = ("a", "1", ".")  # one of them is a token of any tokenizer, if only the unknown one
 
 
 class WordEncoder:
     """Token ids of sentences, and the token at which each word is read.
 
-    A word is read at its first token. One of which the tokenizer makes nothing, such as a lone control character, is
-    read at an unknown token; a tokenizer that is given the whole sentence leaves it out. Nothing else differs.
+    A word is read at its first token, or at the second where the first is a lone space that is to be passed over. One
+    of which the tokenizer makes nothing, such as a lone control character, is read at an unknown token; a tokenizer
+    that is given the whole sentence leaves it out. Nothing else differs.
 
     Attributes:
         unknown: how many of the tokens given so far are the unknown token; special tokens are not counted.
         total: how many tokens have been given so far, special tokens not counted.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int):
-        """Args are a transformers tokenizer and the longest row in tokens, special tokens included.
+    def __init__(self, tokenizer: Any, max_length: int, nonempty: bool = False):
+        """A reader of words.
+
+        Args:
+            tokenizer: one of transformers.
+            max_length: longest row in tokens, special tokens included.
+            nonempty: pass over a first piece that is a lone space, as XLM-R's often is before a Chinese letter.
 
         Raises:
             BackboneError: the tokenizer puts other than a fixed prefix and suffix around a word.
@@ -40,6 +48,8 @@ class WordEncoder:
         self.total = 0
         self._tokenizer = tokenizer
         self._known: dict[str, tuple[int, ...]] = {}
+        self._passed = set(tokenizer.convert_tokens_to_ids(list(_SPACES))) if nonempty else set()
+        self._passed.discard(tokenizer.unk_token_id)
         self._prefix, self._suffix = _special(tokenizer)
         self._room = max_length - len(self._prefix) - len(self._suffix)
         if self._room < 1:
@@ -59,6 +69,8 @@ class WordEncoder:
             rows.append(np.array([*self._prefix, *inner, *self._suffix], dtype=np.int32))
             lengths = np.fromiter(map(len, pieces), dtype=np.int32, count=len(pieces))
             starts = np.cumsum(lengths, dtype=np.int32) - lengths
+            if self._passed:
+                starts += [len(ids) > 1 and ids[0] in self._passed for ids in pieces]
             places.append(np.where(starts < self._room, starts + len(self._prefix), -1).astype(np.int32))
             self.total += len(inner)
             self.unknown += inner.count(self._tokenizer.unk_token_id)

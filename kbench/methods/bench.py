@@ -62,9 +62,7 @@ class Bench:
     @cached_property
     def task(self) -> Any:
         """The task of the data set."""
-        return registry.load("task", self.data.task)(
-            self.data.outputs(), self.data.metrics, self.data.options()
-        )
+        return registry.load("task", self.data.task)(self.data.outputs(), self.data.metrics, self.data.options())
 
     def at(self, place: str) -> Bench:
         """The same surroundings with the backbone of a place; this bench where the place is the run's own."""

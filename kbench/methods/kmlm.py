@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kbench.backbones.locate import positions_of
 from kbench.config.identity import science
 from kbench.config.keys import key
 from kbench.engine.recipe import Recipe
@@ -25,7 +26,8 @@ from kbench.methods.finetune import Finetune
 from kbench.stages.stage import Stage
 
 if TYPE_CHECKING:
-    from kbench.config.schema import Data
+    from kbench.backbones.locate import Located
+    from kbench.config.schema import Backbone, Data
     from kbench.methods.pretraining import Stream
 
 # nobody evaluates while pre-training
@@ -86,7 +88,9 @@ class Config(PretrainingOptions):
     sentence_probability: float = key("how often a length-4 sample loses both entities of a sentence")
     period_loss: bool = key("periods are drawn and have loss, too (released code)")
     linkers: Linkers = key("strict: links stay masks; compat: one that is drawn may become a random word")
-    told_by: Length = key("a sample is masked by its own length, or by the linkers left after it is cut (released code)")
+    told_by: Length = key(
+        "a sample is masked by its own length, or by the linkers left of it (released code)"
+    )
     chord: Chord = key("place of the chord's sentence in a length-4 sample: last (released code), second (figure)")
 
 
@@ -112,6 +116,16 @@ class Kmlm(Finetune):
         if getattr(config, "alpha", 0.0) < 0:
             problems.append(Problem("method.alpha", f"must not be negative, is {config.alpha}"))
         return problems
+
+    @classmethod
+    def check_places(cls, config: Any, data: Data, places: Mapping[str, tuple[Backbone, Located]]) -> list[Problem]:
+        room = positions_of(*places["student"])
+        lengths = ["sample_length"] + ["long_length"] * bool(config.long_steps)
+        return [
+            Problem(f"method.{name}", f"is {getattr(config, name)}; {places['student'][0].name} has {room} positions")
+            for name in lengths
+            if room is not None and getattr(config, name) > room
+        ]
 
     def stages(self) -> dict[str, Stage]:
         found = {"pretrained": self.first_phase}
@@ -242,7 +256,12 @@ class Kmlm(Finetune):
 
         bench = self.bench
         return plain_stage(
-            bench.knowledge, self._text_files, bench.tokenizer_of, bench.backbone_stage, bench.backbone.tokenizer, length
+            bench.knowledge,
+            self._text_files,
+            bench.tokenizer_of,
+            bench.backbone_stage,
+            bench.backbone.tokenizer,
+            length,
         )
 
     @cached_property
@@ -263,4 +282,5 @@ class Kmlm(Finetune):
         if not self._text_files:
             knowledge = self.bench.knowledge
             hint = "give knowledge.text.files and knowledge.text.path"
-            raise DataError(Problem(f"knowledge={knowledge.name}", f"has no plain text, which {self.config.name} is trained on", hint))
+            what = f"has no plain text, which {self.config.name} is trained on"
+            raise DataError(Problem(f"knowledge={knowledge.name}", what, hint))

@@ -81,7 +81,7 @@ class StreamFeed:
         return self.streams[name].batch(self.samples(name, rows), mixed(derive(self.seed, "masks", name), rows))
 
     def batch(self, positions: np.ndarray, device: torch.device) -> dict[str, Tensor]:
-        """For each stream NAME: `NAME.input_ids` and `NAME.attention_mask` [B, L], `NAME.positions`, `NAME.labels` [K]."""
+        """For each stream NAME: `NAME.input_ids`, `NAME.attention_mask` [B, L], `NAME.positions`, `NAME.labels` [K]."""
         found = {}
         for name in self.streams:
             masked = self.masked(name, positions)

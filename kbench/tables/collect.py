@@ -98,12 +98,11 @@ class Grid:
             of_data = [result for result in results if result.setting.data == data]
             backbones = ", ".join(sorted({result.setting.backbone for result in of_data}))
             parts = list(dict.fromkeys(part for result in of_data for part in result.setting.parts()))
-            complete = [
-                f"complete ({', '.join(f'{n:,} {split}' for split, n in r.setting.rows.items() if split != 'validation')})"
-                for r in of_data
-            ]
+            rows = [{s: n for s, n in r.setting.rows.items() if s != "validation"} for r in of_data]
+            complete = [f"complete ({', '.join(f'{n:,} {split}' for split, n in one.items())})" for one in rows]
             sizes = "; ".join(parts or dict.fromkeys(complete))  # several: languages of one data set
-            shown = {c.metric.partition("/")[0] for c in self.cells.values() for r in c.results.values() if r.setting.data == data}
+            cells = [c for c in self.cells.values() if any(r.setting.data == data for r in c.results.values())]
+            shown = {c.metric.partition("/")[0] for c in cells}
             other = f"; metric {', '.join(sorted(shown))}" if shown != {self.table.metric} else ""
             lines.append(f"{data}: backbone {backbones}; {sizes}{other}")
         return lines

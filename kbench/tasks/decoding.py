@@ -10,15 +10,13 @@ that set it, as in the benchmark; its script adds random ties of up to 1e-5, whi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kbench.config.probing import Decoder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# transformers' model type -> the module that makes logits of hidden states, each by itself
-_HEADS = {"bert": "cls", "roberta": "lm_head", "xlm-roberta": "lm_head", "camembert": "lm_head"}
 _POSITIONS = 256  # hidden states that are projected to the vocabulary at once: 256 MB of XLM-R's logits
 
 
@@ -93,7 +91,9 @@ def ask(
     """
     import torch
 
-    states, head = _states(model, ids, attention)
+    from kbench.backbones.masked_lm import states_and_head
+
+    states, head = states_and_head(model, {"input_ids": ids, "attention_mask": attention})
     found, sure = [], []
     for part in torch.arange(len(lines), device=ids.device).split(_POSITIONS):
         chosen = states[lines[part], columns[part]]
@@ -104,11 +104,3 @@ def ask(
         found.append(best.indices)
         sure.append(best.values - total)
     return torch.cat(found), torch.cat(sure)
-
-
-def _states(model: Any, ids: Tensor, attention: Tensor) -> tuple[Tensor, Any]:
-    """Hidden states of a batch and the module that makes logits of them; of unknown families logits, and none."""
-    head = getattr(model, _HEADS.get(model.config.model_type, ""), None)
-    if head is None:
-        return model(input_ids=ids, attention_mask=attention).logits, None
-    return model.base_model(input_ids=ids, attention_mask=attention).last_hidden_state, head

@@ -21,7 +21,8 @@ from transformers import (
 )
 
 from kbench.config.probing import Decoder
-from kbench.tasks.decoding import _states, ask, fill
+from kbench.backbones.masked_lm import states_and_head
+from kbench.tasks.decoding import ask, fill
 
 VOCABULARY, MASK, PAD = 60, 4, 0
 SHAPE = {"vocab_size": VOCABULARY, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 40}
@@ -134,7 +135,7 @@ def test_only_masks_are_projected_and_the_logits_are_the_models(family: str) -> 
     ids, attention, first = batch(prompts(300, 1))  # more positions than are projected at once
     lines = torch.arange(len(ids))
     with torch.inference_mode():
-        assert _states(model, ids, attention)[1] is not None
+        assert states_and_head(model, {"input_ids": ids, "attention_mask": attention})[1] is not None
         found, sure = ask(model, ids, attention, lines, first, MASK)
         scores = model(input_ids=ids, attention_mask=attention).logits[lines, first].log_softmax(-1)
         scores[:, MASK] = -torch.inf
