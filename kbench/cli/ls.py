@@ -44,18 +44,31 @@ def run(argv: list[str]) -> int:
 
 
 def read(group: str, name: str) -> dict[str, Any]:
-    """A YAML of `conf/` as plain values with those of the parts it names; its defaults list included."""
-    found: dict[str, Any] = yaml.safe_load((registry.conf_root() / group / f"{name}.yaml").read_text(encoding="utf-8"))
-    shared: dict[str, Any] = {}
-    for path in parts(found):
-        shared |= yaml.safe_load(path.read_text(encoding="utf-8"))
-    return shared | found
+    """A YAML of `conf/` as plain values with those of the files it is built upon; its own defaults list included."""
+    found: dict[str, Any] = {}
+    for path in [*parts(group, name), registry.conf_root() / group / f"{name}.yaml"]:
+        _overlay(found, yaml.safe_load(path.read_text(encoding="utf-8")))
+    return found
 
 
-def parts(values: dict[str, Any]) -> list[Path]:
-    """The shared files that a YAML's defaults list names."""
-    names = [entry for entry in values.get("defaults", []) if isinstance(entry, str) and entry.startswith("/parts/")]
-    return [registry.conf_root() / f"{entry.removeprefix('/').split('@')[0]}.yaml" for entry in names]
+def _overlay(values: dict[str, Any], later: dict[str, Any]) -> None:
+    for key, value in later.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            _overlay(values[key], value)
+        else:
+            values[key] = value
+
+
+def parts(group: str, name: str) -> list[Path]:
+    """The files that a YAML's defaults list builds upon, first the deepest: shared parts, and others of its group."""
+    raw: dict[str, Any] = yaml.safe_load((registry.conf_root() / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    found: list[Path] = []
+    for entry in raw.get("defaults", []):
+        if isinstance(entry, str) and entry.startswith("/parts/"):
+            found.append(registry.conf_root() / f"{entry.removeprefix('/').split('@')[0]}.yaml")
+        elif isinstance(entry, str) and entry in registry.choices(group):
+            found += [*parts(group, entry), registry.conf_root() / group / f"{entry}.yaml"]
+    return found
 
 
 def headline(group: str, name: str) -> str:
@@ -84,7 +97,7 @@ def _data() -> Rows:
             {
                 "data": name,
                 "task": data["task"],
-                "language": ", ".join(several or data["languages"]),
+                "language": _languages(list(several or data["languages"])),
                 "labels": len(data["labels"]),
                 "train": size["train"],
                 "test": size["test"],
@@ -99,6 +112,8 @@ def _where(data: dict[str, Any]) -> str:
         return "its parts"
     if data["reader"] in GENERATED[data["task"]]:
         return "generated"
+    if data["reader"] == "xlr":
+        return "its graph"
     return "hub or files" if data["hub"] else "files"
 
 
@@ -115,6 +130,16 @@ def _backbones() -> Rows:
             f"hub: {hub['id']}" if hub else backbone["install"] or ("built here" if backbone["tiny"] else "a folder")
         )
         rows.append({"backbone": name, "language": _languages(backbone["languages"]), "from": place})
+    return rows
+
+
+def _knowledge() -> Rows:
+    rows = []
+    for name in registry.choices("knowledge"):
+        graph = read("knowledge", name)
+        place = "files" if graph["files"] else "generated"
+        languages = ", ".join(graph["languages"])
+        rows.append({"knowledge": name, "languages": languages, "from": place, "what": headline("knowledge", name)})
     return rows
 
 
@@ -141,6 +166,7 @@ KINDS: dict[str, tuple[Callable[[], tuple[str, ...]], Callable[[], Rows]]] = {
     "methods": (_names("method"), _methods),
     "data": (_names("data"), _data),
     "backbones": (_names("backbone"), _backbones),
+    "knowledge": (_names("knowledge"), _knowledge),
     "tables": (registry.tables, _tables),
     "train": (_names("train"), _plain("train")),
     "hardware": (_names("hardware"), _plain("hardware")),

@@ -14,7 +14,7 @@ from kbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISTAKE, StageErro
 VERBS = {
     "reproduce": "a published table: make the runs that are missing, print ours beside the paper's",
     "report": "the same table from what is in outputs/, making nothing",
-    "ls": "what there is: methods, data, backbones, tables, train, hardware, trackers",
+    "ls": "what there is: methods, data, backbones, knowledge, tables, train, hardware, trackers",
     "show": "one of them in full: idea, options, values and their sources",
     "build": "data made of a knowledge graph: its questions (XLR), its samples, names from a Wikidata dump",
     "export": "a pre-trained checkpoint as a folder of its own, which transformers loads",

@@ -19,6 +19,7 @@ from kbench.errors import ConfigError, Problem
 _SCHEMAS: dict[str, type] = {
     "data": schema.Data,
     "backbone": schema.Backbone,
+    "knowledge": schema.Knowledge,
     "train": Recipe,
     "hardware": schema.Hardware,
     "tracker": schema.Tracker,
@@ -80,7 +81,7 @@ def _text(group: str, name: str) -> str:
     """A YAML with its comments, followed by the parts its defaults list names."""
     path = registry.conf_root() / group / f"{name}.yaml"
     text = path.read_text(encoding="utf-8").rstrip()
-    for part in parts(read(group, name)):
+    for part in parts(group, name):
         text += f"\n\nconf/{part.relative_to(registry.conf_root())}\n{part.read_text(encoding='utf-8').rstrip()}"
     return "\n".join("  " + line if line else "" for line in text.splitlines())
 

@@ -282,8 +282,9 @@ def _cell(own: list[str], given: list[str], common: list[str], seeds: list[int],
         return Cell(why=f"kbench has no method {method} yet")
     asked = [*given, *_fitting(common, method)]
     config = compose(asked)
-    # weights from elsewhere may be anything, whatever the backbone is called
+    # weights from elsewhere may be anything, whatever the backbone is called; so may other files of a data set
     elsewhere = config.backbone.path is not None or getattr(config.method, "models", None) is not None
+    elsewhere = elsewhere or any(_key(text).startswith("data.files") for text in common)
     paper = (
         in_paper
         and not elsewhere
