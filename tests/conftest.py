@@ -28,6 +28,40 @@ SHARED_PAPERS = REPOSITORY.parent / "shared" / "papers"
 # as small as a run can be: every test that is not about numbers uses it
 QUICK = ["data=toy", "data.train_size=96", "data.test_size=48", "train.epochs=2", "teacher.epochs=1", "log_every=1"]
 
+# a graph of which little is used, and a pre-training of a few steps
+SMALL_GRAPH = ["knowledge.sentences.triples=60", "knowledge.cycles.length3=120", "knowledge.cycles.length4=120"]
+SMALL_GRAPH += ["knowledge.xlr.train=96", "knowledge.xlr.dev=24", "knowledge.xlr.test=48"]
+SMALL_GRAPH += ["knowledge.xlr.per_answer=0.5", "knowledge.xlr.per_entity=0.3", "knowledge.xlr.per_signature=0.3"]
+SMALL_MULTI = ["backbone=tiny_multi", "backbone.tiny.width=32", "backbone.tiny.vocabulary=600"]
+PRETRAIN = ["train@pretrain=quick_pretrain", "pretrain.epochs=1", "pretrain.max_steps=4"]
+PRETRAIN += ["pretrain.global_batch_size=8", "method.long_steps=1", "method.long_length=24", "method.long_batch_size=4"]
+
+
+def plain_text(folder: Path, lines: int = 120) -> list[str]:
+    """The overrides of a graph with plain text: some lines of it, written into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    words = [
+        "the",
+        "river",
+        "crosses",
+        "an",
+        "old",
+        "bridge",
+        "and",
+        "a",
+        "garden",
+        "near",
+        "harbour",
+        "meadow",
+        "orchard",
+        "every",
+        "spring",
+        "morning",
+    ]
+    text = [" ".join(words[(line * step) % len(words)] for step in range(2, 8 + line % 9)) for line in range(lines)]
+    (folder / "en.txt").write_text("\n".join(f"{line} ." for line in text) + "\n", encoding="utf-8")
+    return [f"knowledge.text.path={folder}", "knowledge.text.languages=[en]"]
+
 
 def in_process(overrides: list[str], outputs: Path, **runtime: Any) -> Any:
     """Make a run in this process; gives (run, result)."""
@@ -111,7 +145,14 @@ def toy(shared_outputs: Path) -> Callable[..., Any]:
     """Make a quick run in this process: `toy("method=muki")` gives (run, result); `data=` names another data set."""
 
     def make(*overrides: str, data: str = "toy", **more: Any) -> Any:
-        return in_process([f"data={data}", *QUICK[1:], *overrides], more.pop("outputs", shared_outputs), **more)
+        words = [f"data={data}", *QUICK[1:]]
+        if data == "toy_xlr":
+            words += [*SMALL_MULTI, *SMALL_GRAPH]
+        if {"method=kmlm", "method=mlm"} & set(overrides):
+            words += [*SMALL_GRAPH, *PRETRAIN]
+        if "method=mlm" in overrides:
+            words += plain_text(shared_outputs / "text")
+        return in_process([*words, *overrides], more.pop("outputs", shared_outputs), **more)
 
     return make
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kbench import __version__
 from kbench.cli import console
 from kbench.config.compose import compose
 from kbench.config.knowledge import Knowledge
 from kbench.config.schema import Config
-from kbench.errors import DataError, Problem
+from kbench.errors import Problem, UserError, is_disk_full
 from kbench.files import write_atomically
 from kbench.runs.prepare import STAGES
 from kbench.stages.stage import Stage
@@ -78,30 +83,58 @@ def _graph(arguments: argparse.Namespace) -> int:
         stages["samples"] = _samples(config.knowledge, stages, without=True)
         del stages["xlr"]
     folders = {name: store.get(stage) for name, stage in stages.items()}
-    counts = {
-        "graph": _json(folders["graph"] / "graph.json"),
-        "cycles": _json(folders["cycles"] / "cycles.json"),
-        "samples": describe(folders["samples"]),
-    }
-    for kind, found in counts.items():
-        for name, value in found.items():
-            if isinstance(value, int):
-                console.line(kind, f"{name.replace('_', ' '):<44} {value:>14,}")
-    samples = _json(folders["samples"] / "samples.json")
-    _languages(config.knowledge, samples)
+    graph, cycles = _json(folders["graph"] / "graph.json"), _json(folders["cycles"] / "cycles.json")
+    console.line("graph", config.knowledge.name)
+    _counts("", {name: graph[name] for name in ("entities", "relations", "triples")})
+    _counts("left out", {told: graph["skipped"][name] for name, told in _SKIPPED.items() if graph["skipped"][name]})
+    _counts("cycles", {told: cycles[name] for name, told in _CYCLES.items()})
+    _counts("samples", {name[2:].replace("_", " "): count for name, count in describe(folders["samples"]).items()})
+    _languages(config.knowledge, graph, _json(folders["samples"] / "samples.json"))
     for name, folder in folders.items():
         console.line("files", f"{name:<8} {folder}")
     return 0
 
 
-def _languages(knowledge: Knowledge, samples: dict[str, Any]) -> None:
-    """What each language has: sentences, and cycles of both lengths."""
+_SKIPPED = {
+    "self_loops": "triples of an entity with itself",
+    "duplicates": "triples that stood there before",
+    "nameless_items": "entities and relations without a name in any language",
+    "nameless_triples": "triples with one of these, which no sentence tells",
+    "empty_names": "names of nothing but blanks or control characters",
+    "names_of_others": "names of what is in no triple",
+}
+_CYCLES = {
+    "pairs": "pairs of entities that triples join",
+    "pairs_of_several": "of these joined by several",
+    "triangles": "cycles of length 3",
+    "signatures3": "their combinations of relations",
+    "diamonds": "cycles of length 4 with a chord",
+    "diamonds_drawn": "of these drawn",
+    "node_sets": "sets of four entities of those",
+    "signatures4": "their combinations of five relations",
+    "signatures4_chord": "of four, and one of the chord",
+}
+
+
+def _counts(head: str, counts: dict[str, int]) -> None:
+    """A line for each count, the first with a head."""
+    for place, (told, count) in enumerate(counts.items()):
+        console.line("" if place else head, f"{told:<56} {count:>15,}")
+
+
+def _languages(knowledge: Knowledge, graph: dict[str, Any], samples: dict[str, Any]) -> None:
+    """What each language has: names, sentences, and cycles of both lengths."""
     rows = []
     for language in knowledge.languages:
+        names = graph["languages"][language]
         sentences = samples["switched"].get(language, {}).get("sentences")
         cycles = [samples["reasoning"][length]["languages"][language]["samples"] for length in ("3", "4")]
-        rows.append([language, "" if sentences is None else f"{sentences:,}", *(f"{count:,}" for count in cycles)])
-    console.table(["language", "sentences", "cycles of 3", "cycles of 4"], rows)
+        counts = [names["labels"], names["names"] - names["labels"], sentences, *cycles]
+        rows.append([language, *("" if count is None else f"{count:>12,}" for count in counts)])
+    console.table(["language", *(f"{head:>12}" for head in _COLUMNS)], rows)
+
+
+_COLUMNS = ("labels", "aliases", "sentences", "cycles of 3", "cycles of 4")
 
 
 def _xlr(arguments: argparse.Namespace) -> int:
@@ -109,19 +142,21 @@ def _xlr(arguments: argparse.Namespace) -> int:
     config = compose(arguments.overrides)
     knowledge = config.knowledge
     to = arguments.to or Path(config.outputs).expanduser() / "xlr" / knowledge.name
-    _usable(to)
+    if to.is_dir() and any(to.iterdir()) and not (to / "xlr.json").is_file():
+        what = "is not empty, and holds no XLR questions"
+        raise UserError(Problem(f"--to {to}", what, "choose another folder"))
     stages, store = _stages(knowledge), _store(config)
-    folder = store.get(stages["xlr"])
-    info = _json(folder / "xlr.json")
-    to.mkdir(parents=True, exist_ok=True)
-    for old in [*to.glob("*.jsonl"), to / "keys.npy"]:
-        old.unlink(missing_ok=True)
-    for path in sorted(path for path in folder.iterdir() if path.suffix in (".jsonl", ".npy")):
-        shutil.copyfile(path, to / path.name)
-    shutil.copyfile(folder / "xlr.json", to / "xlr.json")
-    graph = _json(store.folder(stages["graph"]) / "graph.json")
-    words = " ".join(["kbench build xlr", *arguments.overrides])
-    write_atomically(to / "README.md", readme(knowledge, info, graph, words))
+    with _written(to):
+        folder = store.get(stages["xlr"])
+        info = _json(folder / "xlr.json")
+        for old in (path for split in info["splits"] for path in to.glob(f"{split}.*.jsonl")):
+            old.unlink()
+        shutil.copyfile(folder / "xlr.json", to / "xlr.json")  # the first: it says whose folder this is
+        for path in sorted(path for path in folder.iterdir() if path.suffix in (".jsonl", ".npy")):
+            shutil.copyfile(path, to / path.name)
+        graph = _json(store.folder(stages["graph"]) / "graph.json")
+        words = shlex.join(["kbench", "build", "xlr", *arguments.overrides])
+        write_atomically(to / "README.md", readme(knowledge, info, graph, words))
     for split, found in info["splits"].items():
         console.line(
             split,
@@ -132,12 +167,24 @@ def _xlr(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _usable(to: Path) -> None:
-    """Leave alone a folder that holds something else."""
-    if to.is_dir() and any(to.iterdir()) and not (to / "xlr.json").is_file():
-        raise DataError(Problem(f"--to {to}", "is not empty, and holds no XLR questions", "choose another folder"))
-    if to.exists() and not to.is_dir():
-        raise DataError(Problem(f"--to {to}", "is a file", "choose another folder"))
+@contextmanager
+def _written(to: Path) -> Iterator[None]:
+    """A folder that is there and can be written into; one that was made here and stays empty is taken away."""
+    made = not to.is_dir()
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=to):
+            pass
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        what = "is a file" if to.is_file() else f"cannot be written: {error.strerror}"
+        raise UserError(Problem(f"--to {to}", what, "choose another folder")) from error
+    try:
+        yield
+    finally:
+        if made and not any(to.iterdir()):
+            to.rmdir()
 
 
 def _names(arguments: argparse.Namespace) -> int:
@@ -151,26 +198,31 @@ def _names(arguments: argparse.Namespace) -> int:
         knowledge = compose(arguments.overrides).knowledge
         found = locate(knowledge)
         if "triples" not in found:
-            raise DataError(Problem(f"knowledge={knowledge.name}", "is generated: Wikidata has no names for it"))
+            what = "is generated: Wikidata has no names for it"
+            raise UserError(Problem(f"knowledge={knowledge.name}", what, "name another graph, or --ids FILE"))
         files += found["triples"]
         languages = languages or list(knowledge.languages)
     if not languages:
-        raise DataError(Problem("--languages", "none is named", "such as --languages en,de; or name a graph"))
+        raise UserError(Problem("--languages", "none is named", "such as --languages en,de; or name a graph"))
     for language in languages:
         console.line("names", f"{language}: first of {', '.join(language_keys(language))}")
     wanted = Wanted.of(*files) if files else None
     console.line("ids", f"{wanted.count:,} wanted" if wanted else "all items and properties")
-    info = names_from_dump(arguments.dump, arguments.to, languages, wanted, lambda told: console.line("reading", told))
+    with _written(arguments.to):
+        info = names_from_dump(
+            arguments.dump, arguments.to, languages, wanted, lambda told: console.line("reading", told)
+        )
     for language in languages:
         labels, names = info["labels"].get(language, 0), info["names"].get(language, 0)
-        console.line(language, f"{labels:>12,} labels, {names - labels:>12,} aliases")
+        told = f"{labels:>12,} labels, {names - labels:>12,} aliases"
+        console.line(language, told if labels else "not one label, so no table; is this its code at Wikidata?")
     console.line("files", str(arguments.to))
     return 0
 
 
 def readme(knowledge: Knowledge, info: dict[str, Any], graph: dict[str, Any], command: str) -> str:
     """The page beside the questions: what they are made of, how many, and where they depart from the paper's."""
-    first, xlr = knowledge.languages[0], knowledge.xlr
+    first, xlr, spoken = knowledge.languages[0], knowledge.xlr, ",".join(knowledge.languages)
     lines = [
         "# XLR: cross-lingual logical reasoning",
         "",
@@ -178,16 +230,18 @@ def readme(knowledge: Knowledge, info: dict[str, Any], graph: dict[str, Any], co
         "Model (arXiv 2111.10962), section 4.4: which of six relations holds between two entities, given the other",
         "triples of a cycle of length 3 or 4. Training and validation are in one language, the test is in all.",
         "",
-        f"Made by `{command}`.",
+        f"Made by `{command}` (kbench {__version__}). To learn and to be tested on it:",
+        f"`kbench method=finetune data=xlr data.path=FOLDER 'data.zero_shot.tested=[{spoken}]'`.",
         "",
         f"- graph: {knowledge.name}, {graph['entities']:,} entities, {graph['relations']:,} relations, "
         f"{graph['triples']:,} triples; content {graph['content'][:16]}",
         f"- seed: {knowledge.seed}; languages: {', '.join(knowledge.languages)}",
         f"- largest shares: an answer {xlr.per_answer}, an entity {xlr.per_entity}, relations {xlr.per_signature}",
         f"- a relation without a name in a language: {knowledge.cycles.missing.value}",
-        f"- licence of the graph: {knowledge.licence}; from: {knowledge.cite}",
+        f"- licence of the graph: {knowledge.licence}",
+        f"- source of the graph: {knowledge.cite}",
         "",
-        "| split | file | questions | length 3 | length 4 | relation combinations | of them in the test |",
+        "| split | file | questions | length 3 | length 4 | relation combinations | with one of the test's |",
         "|---|---|---|---|---|---|---|",
     ]
     for split, found in info["splits"].items():
@@ -196,20 +250,22 @@ def readme(knowledge: Knowledge, info: dict[str, Any], graph: dict[str, Any], co
             if split == "test"
             else f"{split}.{first}.jsonl"
         )
-        shared = "" if split == "test" else f"{found['combinations_of_test']:,} questions"
+        shared = "" if split == "test" else f"{found['combinations_of_test']:,}"
         counts = [f"{found[key]:,}" for key in ("questions", "length3", "length4", "relation_combinations")]
         lines.append(f"| {' | '.join([split, name, *counts, shared])} |")
     lines += [
         "",
-        "A row: `context`, `question`, six `choices`, `label` (place of the answer), `answer` (its id), `nodes`",
+        "A row: `context`, `question`, six `choices`, `label` (place of the answer among them, from 0), `answer` (its",
+        "id), `nodes` (ids of the cycle's entities). Row n of every test file is the same question; entities and",
+        "relations are named in the file's language, the words of the question are English.",
+        "",
+        "`xlr.json`: all counts. `keys.npy`: the test's cycles, which a pre-training of kbench leaves out.",
+        "",
+        "## Where they depart from the paper's",
+        "",
+        *(f"- {one}" for one in info["deviations"]),
     ]
-    lines += ["of the cycle. Row n of every test file is the same question; entities and relations are named in the"]
-    lines += [f"file's language, the words of the question are English. `keys.npy`: the test's cycles. {_OTHER}", ""]
-    lines += ["## Where they depart from the paper's", "", *(f"- {one}" for one in info["deviations"])]
     return "\n".join(lines) + "\n"
-
-
-_OTHER = "`xlr.json`: all counts."
 
 
 def _stages(knowledge: Knowledge) -> dict[str, Stage]:

@@ -292,6 +292,13 @@ class Data:
             problems += options.check(f"{where}.{_OPTIONS[self.task]}")
         elif self.task in _OPTIONS:
             problems.append(Problem(f"{where}.{_OPTIONS[self.task]}", f"is null; a {self.task} data set needs it"))
+        problems += [
+            Problem(
+                f"{where}.files.{split}", f"takes no rows: {pattern}", "a slice is [first:end], rows before the end"
+            )
+            for split, pattern in self.files.items()
+            if not range(10**12)[sliced(pattern)[1]]
+        ]
         return problems + self._check_zero_shot(where) + self._check_languages(where) + self._check_parts(where)
 
     def _check_zero_shot(self, where: str) -> list[Problem]:

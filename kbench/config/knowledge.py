@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -108,10 +109,19 @@ class Xlr:
 class PlainText:
     """Running text for the plain stream."""
 
-    files: dict[str, str] = machinery("language -> glob of its files inside the folder; {}: there is none")
-    folder: str = machinery("folder of the files under KBENCH_DATA")
+    folder: str | None = machinery("folder of the files under KBENCH_DATA; null: there is no text, unless path says where")
     path: str | None = machinery("folder of the files; null: KBENCH_DATA")
+    files: str = machinery("glob of the files of a language inside the folder; {lang} stands for it")
+    languages: list[str] | None = key("languages of the text; null: those of the graph")
+    spelt: dict[str, str] | None = machinery("language -> how file names spell it; null: as its code")
     lines: int | None = key("lines of each language at most, drawn by seed; null: all")
+
+    def patterns(self, languages: Sequence[str]) -> dict[str, str]:
+        """Language -> glob of its files; empty where there is no text. `languages` are the graph's."""
+        if self.folder is None and self.path is None:
+            return {}
+        spelt, wanted = self.spelt or {}, languages if self.languages is None else self.languages
+        return {lang: self.files.replace("{lang}", spelt.get(lang, lang)) for lang in wanted}
 
 
 @dataclass

@@ -228,15 +228,17 @@ def _encode_split(records: Records, split: str, encoder: Any, work: Path) -> dic
     return {"all": encoder.total, "unknown": encoder.unknown}
 
 
+# layout -> encoder of rows that are texts, words or pairs: what a model on its own reads, too
+ENCODERS: dict[Layout, Any] = {
+    Layout.text: TextEncoder,
+    Layout.words: SentenceEncoder,
+    Layout.pairs: PairEncoder,
+}
+
+
 def _encoders() -> dict[Layout, Any]:
     """The encoder of each layout; those of windows and of markers are built upon the ones here."""
     from kbench.data.relations import MarkerEncoder
     from kbench.data.windows import SpanEncoder
 
-    return {
-        Layout.text: TextEncoder,
-        Layout.words: SentenceEncoder,
-        Layout.pairs: PairEncoder,
-        Layout.marked: MarkerEncoder,
-        Layout.spans: SpanEncoder,
-    }
+    return ENCODERS | {Layout.marked: MarkerEncoder, Layout.spans: SpanEncoder}

@@ -1,8 +1,8 @@
 """Gender, number and article of the names in X-FACTR's French and Spanish prompts.
 
 The benchmark's files say who is male or female (mTRExf_gender), what a thing is an instance of, in English
-(mTRExf_instanceof), and whether it is a kind of things (mTRExf_is_cate). The rest follows from the word itself: the
-first word of a name by a list, else by its ending, as school grammars teach it. Such rules err now and then.
+(mTRExf_instanceof), and whether it is a kind of things (mTRExf_is_cate). The rest follows from the first word of a
+name: the rules of endings that school grammars teach, and lists of words that break them. They err now and then.
 """
 
 from __future__ import annotations
@@ -90,170 +90,250 @@ def kind_of(entity: Entity) -> str:
     return next((kind for kind, known in _KINDS.items() if words & set(known.split())), "name")
 
 
-def _heads(**lists: str) -> dict[str, tuple[str, str]]:
-    """first word -> gender and number."""
-    return {word: (name[:-2].upper(), name[-2:].upper()) for name, words in lists.items() for word in words.split()}
+def _words(**lists: str) -> dict[str, str]:
+    """Each word or ending -> the name of the list it stands in."""
+    return {word: name for name, words in lists.items() for word in words.split()}
+
+
+def _by_ending(word: str, endings: dict[str, str]) -> str | None:
+    """What the longest of the endings that a word has says; None where it has none of them."""
+    return next((endings[word[start:]] for start in range(len(word)) if word[start:] in endings), None)
 
 
 # FRENCH
 
-_FR_HEADS = _heads(
-    mascsg="aéroport belize bureau cambodge caucase centre cercle championnat cimetière club collège comité comté "
-    "congrès conseil conservatoire cuivre danube delaware dictionnaire district département empire festival "
-    "fleuve front gange golfe grade grand groupe hindi hôpital idaho institut kent laboratoire lac lycée maine "
-    "mexique ministère mont mouvement mozambique musée nord nouveau nouvel océan office orchestre ordre oscar "
-    "parc parlement parti pays pont prix quartier rhône royaume service siège stade sud suriname syndicat "
-    "système sénat tage temple tennessee théâtre tibre tigre titre tour tournoi traité tribunal trombone "
-    "trophée violoncelle yémen zimbabwe état",
-    femsg="abbaye académie alliance armée association avenue banlieue banque basse bataille bibliothèque boisson "
-    "bourse caisse campagne cathédrale chambre chanson chaîne cithare clarinette coalition commission "
-    "communauté compagnie confédération conférence cordillère coupe cour croix dent division eau entente "
-    "faculté femme fille fin flotte flûte fondation force forêt fédération garde gare guerre guitare harpe "
-    "langue leçon ligue loi lyre main maison mandoline marine mer mission montagne mort mère médaille médecine "
-    "nuit organisation peau place police presse prison province rivière rue région république saison société "
-    "station trompette union université vallée vielle ville voix école église équipe île",
-    mascpl="états pays-bas monts jeux championnats chemins émirats cuivres claviers services",
-    fempl="nations îles langues forces mathématiques percussions sciences statistiques timbales abruzzes asturies "
-    "bahamas baléares canaries comores cyclades maldives philippines seychelles",
+# the longest ending decides; a word with none of them is feminine in e, else masculine
+_FR_ENDINGS = _words(
+    MASC="age aire aume bre cide cle dre drome fice fre ge gle gramme graphe gène isme logue me mètre naute "
+    "oïde phone phore ple scope sque ste taire tère toire tre vre xe ège ème",
+    FEM="gion ison nion rge sion tion tié té xion",
+)
+# words of which that is not true, or that end as plurals do
+_FR_WORDS = _words(
+    MASC="acte arrière beurre chaos cimetière cirque clade code comité comté conte contre crâne culte cyclone "
+    "côté diabète dialecte diocèse domaine empire espace exode fiddle fleuve foie folklore genre globe "
+    "globule golfe grade groupe guide génie hémisphère héros incendie insecte kiosque lexique lycée "
+    "magazine manche massacre mausolée missile modèle moine monde moustique musée narcotique navire orgue "
+    "organe os pacte patrimoine peigne phare phénomène plastique polymère poste prince principe prophète "
+    "pâté règne rêve rite satellite scandale service siège signe silence site squelette stade commerce "
+    "synode texte traité trombone trophée trouble tube type vampire verbe verre violoncelle été",
+    FEM="affaire aire algèbre arme boisson boucle cage chair chaire chaleur chambre chanson clé cour couleur "
+    "croix dent douleur eau enzyme erreur faim façon femme fenêtre ferme fin firme flamme fleur foi force "
+    "forme forêt fourmi gamme grammaire guerre hauteur histoire horloge huître image leçon lettre liste "
+    "loi longueur main mer mort moisson montre mousson mémoire nef neige nuit œuvre ombre page paire paix "
+    "part peau peur piste plage plume poudre profondeur rame rançon rencontre règle soif sœur tige tribu "
+    "valeur vapeur vertu victoire vis voix âme",
+)
+# what ends so in s or x is no plural
+_FR_SINGULAR = ("ais", "as", "ays", "emps", "ils", "is", "ois", "oix", "ours", "ps", "rix", "us", "ès")
+_FR_PLURALS_IN_X = ("aux", "eux", "oux")
+# what names of bodies, places, events and prizes begin with: such a name has an article, la Ligue des champions
+_FR_TITLES = tuple(
+    _words(
+        titles="abbaye académie accord agence alliance archipel armée arrondissement assemblée association autorité "
+        "avenue aéroport baie banlieue banque basilique basse bassin bataille bibliothèque bourse bureau "
+        "campagne canal cap cathédrale centre cercle chambre championnat chapelle château chaîne chemin "
+        "cimetière club coalition collège comité commission communauté commune compagnie comté confédération "
+        "conférence congrès conseil conservatoire cordillère coupe cour couronne croix côte diète diocèse "
+        "directoire district division désert détroit département empire entente est expédition faculté "
+        "festival fleuve flotte fondation force forêt front fédération garde gare golfe gouvernement grand "
+        "grande groupe guerre haut haute hôpital hôtel institut jeu laboratoire lac langue ligue loi lycée "
+        "maison marine massif mer ministère mission monastère mont montagne mouvement musée médaille métro "
+        "nation nord nouveau nouvel nouvelle observatoire océan office opération orchestre ordre organisation "
+        "oscar ouest palais parc parlement parti pays pont port premier première prison prix province "
+        "préfecture péninsule quartier rivière royaume rue région république réserve saison science seconde "
+        "service siège société stade station sud supercoupe syndicat sénat temple terre territoire théâtre "
+        "tour tournoi traité tribunal troisième trophée tunnel union université vallée ville volcan école "
+        "église émirat équipe état île"
+    )
+)
+# places that end in e and are masculine, or do not and are feminine
+_FR_PLACES = _words(
+    MASC="belize cambodge caucase connecticut danube delaware dniestr gange kamtchatka maine mexique "
+    "mozambique péloponnèse rhône suriname tage tennessee tibre tigre transvaal zambèze zimbabwe",
+    FEM="neva saskatchewan sava vltava volga",
+)
+_FR_PLURAL_PLACES = _words(
+    MASC="balkans pays-bas samoa tonga",
+    FEM="abruzzes alpes antilles ardennes asturies açores bahamas baléares bermudes canaries caraïbes comores "
+    "cyclades fidji hébrides indes maldives malouines mariannes philippines pouilles pyrénées rocheuses "
+    "seychelles vosges",
 )
 # countries and islands without an article: one is "à Cuba", and "en Israël"
-_FR_BARE = {
-    name: gender
-    for gender, names in {
-        "MASC": "bahreïn bornéo chypre cuba djibouti hawaï hong java kiribati macao madagascar malte maurice monaco "
-        "nauru oman porto-rico saint-marin sao singapour sumatra tahiti taïwan trinité-et-tobago tuvalu vanuatu",
-        "FEM": "haïti israël",
-    }.items()
-    for name in names.split()
-}
-_FR_FEMININE = re.compile(
-    r"(?:tion|sion|xion|aison|(?<!com)(?<!é)té|tié|ie|ure|ade|ance|ence|anse|ense|ette|elle|esse|ise|ine|rice|euse|"
-    r"aine|sse|lle|nne|tte|ière|ue|ole|ode|èse|yse|ose|rbe|ude|ase|ée|ive|oche|anche|ique|erre|une|use|nion|gion)$"
+_FR_BARE = _words(
+    MASC="bahreïn bali bornéo chypre cuba djibouti gibraltar guam guernesey hawaï hong-kong java jersey "
+    "kiribati macao madagascar malte maurice mayotte monaco nauru niue oman porto-rico saint-marin "
+    "singapour sumatra tahiti taïwan trinité-et-tobago tuvalu vanuatu zanzibar",
+    FEM="haïti israël terre-neuve",
 )
-_FR_MASCULINE = re.compile(
-    r"(?:age|isme|iste|ment|gramme|phone|scope|aire|oire|ège|ème|ome|aume|cycle|graphe|logue|istre|intre|tre|ète|ecte|"
-    r"eur|ien|ier|eau|oir|musée|lycée|trophée|comté|été|côté|tourisme|exique|kiosque|cirque|moine|domaine|génie)$"
-)
-_FR_FEMININE_ROLE = re.compile(r"(?:trice|euse|ière|ienne|esse|sœur|femme|reine|té|tion)$")
-_FR_PLURAL = re.compile(r"(?:[^èiuo]es|és|ées|ies|ons|eurs|iers|ants|ents|ques|eaux|eux)$")
+_FR_FEMININE_ROLES = ("esse", "euse", "ienne", "ine", "ière", "tion", "trice", "té")
+_FR_ARTICLES = _words(MASC="le un", FEM="la une")
 _FR_OWN = re.compile(r"(?:l['’]|(?:les?|la|une?|des) )", re.IGNORECASE)
-# h that French does not hear: l'histoire, and not l'Hongrie
-_FR_MUTE = re.compile(
-    r"h(?:ist|indo|imal|ôp|ôt|omm|um|éb|ydr|yp|armon|ell|élic|ept|exa|omé|orl|orreur|uil|aïti|iver|érit|abit|éro[ïi])"
+# the h of common nouns is mute, but in words that begin like these; that of names is heard, but in the following ones
+_FR_ASPIRATED = tuple(
+    _words(
+        heard="hac hai hal ham han hard hareng haricot harnais harpe hasard haut havre heavy herse heurt hibou hidj "
+        "hindi hip hit hiérarch hobby hockey holl homard hongr honte hors hot hou hublot huit huppe hurl "
+        "hutte hérisson héron héros"
+    )
+)
+_FR_MUTE = tuple(
+    _words(
+        mute="haïti hawaï henri hercule hermès hespérides hexa himalaya hippo histoi homo homère honor horace "
+        "hubert hugues human hydro hyper hypo hélène héma hérault hérod hétéro hôpital hôtel"
+    )
 )
 
 
 def french(entity: Entity) -> Noun:
     """A French name as grammar sees it."""
-    name, lower = entity.name.strip(), entity.name.strip().lower()
+    name = entity.name.strip()
+    lower, small = name.lower(), name[:1].islower()
     kind, head = kind_of(entity), _head(lower)
-    vowel = bool(re.match(r"[aeiouàâäéèêëîïôöûùœæ]|y[^aeiouéo]", lower)) or bool(_FR_MUTE.match(lower))
-    vowel = vowel and not re.match(r"(?:onz|oui|yonne|uhlan|ya|yé|yo)", lower)
-    own = bool(_FR_OWN.match(lower))
+    vowel, article = _fr_vowel(lower, head, small), not _FR_OWN.match(lower)
     if kind == "person":
         return Noun("FEM" if entity.sex == "female" else "MASC", article=False, vowel=vowel)
-    common = name[:1].islower() or (entity.category and kind not in ("settlement", "company", "team", "group"))
-    if kind in ("country", "region"):
-        bare = _FR_BARE.get(lower.replace(" ", "-")) or _FR_BARE.get(head)
-        if bare:
-            return Noun(bare, article=False, vowel=vowel, place="country")
-        gender, number = _FR_HEADS.get(head) or (("FEM" if head.endswith("e") else "MASC"), "SG")
-        gender, number = _FR_HEADS.get(lower, (gender, number))
-        if lower.endswith((" county", " district", " province")):  # an English name
-            gender, own = "MASC", True
-        place = "inside" if kind == "region" and name[:1].islower() else "country"
-        return Noun(gender, number, not own, vowel, place=place)
-    if kind == "settlement" and not name[:1].islower():
-        return Noun("FEM" if head.endswith("e") else "MASC", article=False, vowel=vowel)
+    if kind in ("country", "region") or (kind == "name" and (head in _FR_PLURAL_PLACES or head in _FR_PLACES)):
+        return _fr_place(lower, head, small and kind == "region", article, vowel)
+    if kind == "settlement" and not small:
+        return Noun(_fr_by_e(head), article=False, vowel=vowel)
     place = "inside" if kind == "landform" else "at"
-    if head in _FR_HEADS and kind not in ("work", "group", "company", "team"):
-        gender, number = _FR_HEADS[head]
-        return Noun(gender, number, not own, vowel, place=place)
+    common = small or (entity.category and kind not in ("settlement", "company", "team", "group"))
+    if kind == "language" and not head.startswith(("langue", "math")):
+        return Noun("MASC", "SG", article, vowel)
     if kind == "role":
-        number = "PL" if common and _FR_PLURAL.search(head) else "SG"
-        return Noun("FEM" if _FR_FEMININE_ROLE.search(head) else "MASC", number, not own, vowel)
-    if kind in ("language", "landform") or common:
-        number = "PL" if common and kind != "language" and _FR_PLURAL.search(head) else "SG"
-        gender = "MASC" if kind == "language" else _fr_gender(head)
-        if kind == "landform" and not common:  # la Loire, le Rhin
-            gender = "FEM" if head.endswith("e") else "MASC"
-        return Noun(gender, number, not own, vowel, place=place)
-    return Noun(_OF_KIND.get(kind) or _fr_gender(head), article=False, vowel=vowel)
+        feminine = head.endswith(_FR_FEMININE_ROLES) or _FR_WORDS.get(head) == "FEM"
+        gender = "FEM" if feminine else "MASC"
+        return Noun(gender, _fr_number(head) if common else "SG", article, vowel)
+    if common or (_fr_titled(head) and kind not in ("work", "group", "company", "team")):
+        return Noun(_fr_gender(head), _fr_number(head), article, vowel, place=place)
+    if kind == "landform":  # la Loire, le Rhin
+        number = "PL" if head in _FR_PLURAL_PLACES else "SG"
+        return Noun(_fr_place_gender(head), number, article, vowel, place=place)
+    gender = _OF_KIND.get(kind) or _FR_ARTICLES.get(head) or _fr_gender(head)
+    return Noun(gender, article=False, vowel=vowel)
+
+
+def _fr_place(lower: str, head: str, inside: bool, article: bool, vowel: bool) -> Noun:
+    """A country or region; `inside` of one in whose name the word for it is a common noun: le comté de Kent."""
+    whole = lower.replace(" ", "-")
+    for name in (whole, head):
+        if name in _FR_BARE:
+            return Noun(_FR_BARE[name], article=False, vowel=vowel, place="country")
+        if name in _FR_PLURAL_PLACES:
+            return Noun(_FR_PLURAL_PLACES[name], "PL", article, vowel, place="country")
+    place = "inside" if inside else "country"
+    if lower.endswith((" county", " district", " province")):  # an English name
+        return Noun("MASC", article=False, vowel=vowel, place=place)
+    if _fr_titled(head):
+        return Noun(_fr_gender(head), _fr_number(head), article, vowel, place=place)
+    return Noun(_fr_place_gender(head), "SG", article, vowel, place=place)
+
+
+def _fr_place_gender(head: str) -> str:
+    return _FR_PLACES.get(head) or ("MASC" if head.endswith("shire") else _fr_by_e(head))
+
+
+def _fr_by_e(head: str) -> str:
+    return "FEM" if head.endswith(("e", "es")) else "MASC"
+
+
+def _fr_titled(head: str) -> bool:
+    return head in _FR_TITLES or (_fr_number(head) == "PL" and head[:-1] in _FR_TITLES)
 
 
 def _fr_gender(head: str) -> str:
-    """Gender of a common noun by its ending."""
-    one = _singular(head)
-    if _FR_MASCULINE.search(one):
-        return "MASC"
-    return "FEM" if _FR_FEMININE.search(one) else "MASC"
+    """Gender of a common noun, that of a plural by its singular."""
+    one = head[:-1] if _fr_number(head) == "PL" else head
+    return _FR_WORDS.get(one) or _by_ending(one, _FR_ENDINGS) or _fr_by_e(one)
 
 
-def _singular(head: str) -> str:
-    return head[:-1] if _FR_PLURAL.search(head) else head
+def _fr_number(head: str) -> str:
+    """Number of a common noun."""
+    if head in _FR_WORDS:
+        return "SG"
+    plural = head.endswith(_FR_PLURALS_IN_X) or (head.endswith("s") and not head.endswith(_FR_SINGULAR))
+    return "PL" if plural else "SG"
+
+
+def _fr_vowel(lower: str, head: str, small: bool) -> bool:
+    """Whether "le" becomes "l'": before a vowel that is heard first, but "le onze", "le oui", "le yaourt"."""
+    if lower.startswith("h"):
+        return not head.startswith(_FR_ASPIRATED) if small else head.startswith(_FR_MUTE)
+    if lower.startswith(("onz", "oui", "uhlan")):
+        return False
+    if lower.startswith("y"):
+        return head == "yonne" or lower[1:2] not in "aeiouéèê"
+    return lower[:1] in "aeiouàâäéèêëîïôöûùœæ"
 
 
 # SPANISH
 
-_ES_HEADS = _heads(
-    mascsg="planeta mapa día poeta atleta cura clima idioma sistema tema problema programa drama poema dilema teorema "
-    "diploma premio óscar oscar globo balón lema panorama cometa tranvía gorila",
-    femsg="mano radio foto moto orden cruz voz luz paz red ley clase torre noche calle sede serie base llave parte "
-    "actriz emperatriz matriz raíz imagen virgen flor miel sal señal catedral capital legión región unión "
-    "religión nación estación asociación canción percusión batería",
-)  # fmt: skip
-_ES_FEMININE = re.compile(r"(?:[^m]a|[^eo]ma|ción|sión|gión|dad|tad|tud|umbre|ez|itis|sis)$")
-_ES_ROLE_MASCULINE = re.compile(r"(?:ista|eta|ota|auta|arca|iatra|ida|cida|crata|sta|grafa|guía)$")
-_ES_PLURAL = re.compile(r"\w{2}[aeo]s$")
-_ES_SINGULAR = (
-    "atlas",
-    "dios",
-    "lunes",
-    "martes",
-    "cosmos",
-    "virus",
-    "paraguas",
-    "andrés",
-    "inglés",
-    "francés",
-    "pinchadiscos",
+# the longest ending decides; a word with none of them is feminine in a, else masculine
+_ES_ENDINGS = _words(
+    MASC="ama asma ema eta igma isma oma",
+    FEM="cie ción dad ez gión itis nión rie sis sión tad triz tud umbre",
 )
-_ES_OWN = re.compile(r"(?:el|la|los|las) ", re.IGNORECASE)
-_ES_STRESSED = re.compile(r"h?á|(?:agua|alma|arma|arpa|área|aula|acta|ancla|ala|hacha|hambre|habla)\b")
+_ES_WORDS = _words(
+    MASC="ajedrez análisis clima cometa cura día espía génesis gorila guardia guía juez mapa oasis paréntesis "
+    "pez planeta tranvía yoga énfasis",
+    FEM="base bicicleta broma calle cama camiseta capital carne carta catedral central clase clave corneta "
+    "corriente cruz cárcel dama etiqueta flor foto frase fuente fe gaceta gente goma historieta imagen "
+    "labor legión leche ley libreta llama llave luz mano mente meseta meta miel moto muerte mujer nariz "
+    "nave nieve noche nube ocasión opereta opinión orden paloma pared parte paz piel radio rama razón "
+    "raíz rebelión receta red sal salud sangre sed sede señal serpiente suerte tarde torre trama trompeta "
+    "vez vid virgen voz",
+)
+# people of both sexes are called so
+_ES_ROLES = ("ista", "asta", "eta", "ota", "auta", "cida", "cola", "atra", "arca", "crata", "cura", "guía", "policía")
+# what ends in s and is no plural, beside what ends in -is, -us or a stressed vowel and s
+_ES_SINGULAR = ("atlas", "caos", "cosmos", "dios", "lunes", "martes", "miércoles", "jueves", "viernes")
+_ES_COMPOUNDS = re.compile(r"(?:cuenta|guarda|lanza|para|pincha|porta|rasca|saca|salva)\w{3,}s$")
+_ES_OWN = re.compile(r"(el|la|los|las) ", re.IGNORECASE)
+# feminine nouns that begin with a stressed a: el agua
+_ES_STRESSED = tuple(
+    _words(
+        stressed="acta agua ala alba alga alma alza ama anca ancla arca area arma arpa asa asma aspa aula ave aya "
+        "habla hacha hada hambre haya águila álgebra ánfora ánima área áreas"
+    )
+)
 
 
 def spanish(entity: Entity) -> Noun:
     """A Spanish name as grammar sees it; every name may take an article, as in the benchmark."""
-    name, lower = entity.name.strip(), entity.name.strip().lower()
-    kind, own = kind_of(entity), _ES_OWN.match(lower)
+    name = entity.name.strip()
+    kind, own, head = kind_of(entity), _ES_OWN.match(name), _head(name.lower())
     if kind == "person":
         return Noun("FEM" if entity.sex == "female" else "MASC")
     if own:
-        article = own[0].strip()
-        gender, number = "FEM" if article in ("la", "las") else "MASC", "PL" if article in ("los", "las") else "SG"
-        return Noun(gender, "PL" if kind == "group" else number, article=False)
+        article = own[1].lower()
+        number = "PL" if article.endswith("s") or kind == "group" else "SG"
+        return Noun("FEM" if article.startswith("la") else "MASC", number, article=False)
     common = name[:1].islower() or entity.category
     if kind == "group" and not common:
         return Noun("MASC", "PL")
-    head = _head(lower)
-    stressed = bool(_ES_STRESSED.match(lower))
-    if kind in _OF_KIND and kind != "language" and not common and head not in _ES_HEADS:
+    stressed = head in _ES_STRESSED
+    if kind in _OF_KIND and kind != "language" and not common and head not in _ES_WORDS:
         return Noun(_OF_KIND[kind], stressed=stressed)
-    number = "PL" if common and _ES_PLURAL.search(head) and head not in _ES_SINGULAR else "SG"
+    number = "PL" if common and _es_plural(head) else "SG"
     return Noun(_es_gender(head, kind == "role"), number, stressed=stressed)
 
 
 def _es_gender(head: str, role: bool) -> str:
-    """Gender by a list, else by the ending, that of a plural without its s."""
-    if head in _ES_HEADS:
-        return _ES_HEADS[head][0]
-    if role and _ES_ROLE_MASCULINE.search(head):
+    """Gender of a noun, that of a plural by its singular."""
+    if role and head.endswith(_ES_ROLES):
         return "MASC"
-    one = head[:-1] if re.search(r"[ao]s$", head) and head not in _ES_SINGULAR else head
-    return "FEM" if _ES_FEMININE.search(one) else "MASC"
+    one = head
+    if _es_plural(head):  # canciones, ciudades; guitarras
+        one = re.sub(r"(?<=[dlnrz])es$|s$", "", head).replace("cion", "ción")
+    return _ES_WORDS.get(one) or _by_ending(one, _ES_ENDINGS) or ("FEM" if one.endswith("a") else "MASC")
+
+
+def _es_plural(head: str) -> bool:
+    return bool(re.search(r"\w{2}[aeo]s$", head)) and head not in _ES_SINGULAR and not _ES_COMPOUNDS.search(head)
 
 
 def _head(lower: str) -> str:
-    """The first word of a name: of "états-unis" "états", of "croix-rouge" "croix"."""
-    bare = re.sub(r"^(?:\W+|(?:micro|macro|auto|socio|neuro|bio|ex|vice)-)+", "", lower)
-    return re.split(r"[ \-'’(,]", bare, maxsplit=1)[0]
+    """The first word of a name, without its first part where that is no word: of "états-unis" "états"."""
+    bare = re.sub(r"^(?:\W+|(?:anti|auto|bio|contre|ex|macro|micro|mini|neuro|socio|sous|sub|vice)-)+", "", lower)
+    return re.split(r"[\s\-'’(,]", bare, maxsplit=1)[0]

@@ -89,7 +89,9 @@ def xlr(path: Path, encoding: str) -> Iterator[PairRow]:
     """Questions of cross-lingual logic reasoning as `kbench build xlr` writes them; a choice follows the question."""
     for number, where, row in _objects(path, encoding, ("context", "question", "choices", "label")):
         choices, label = row["choices"], row["label"]
-        if not isinstance(choices, list) or not isinstance(label, int) or not 0 <= label < len(choices):
+        if not isinstance(choices, list) or not choices:
+            raise DataError(Problem(where, "choices is no list of texts"))
+        if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < len(choices):
             raise DataError(Problem(where, f"label {label!r} is no place among its choices", "expected: 0, 1, ..."))
         named = {f"choice {index}": choice for index, choice in enumerate(choices)}
         question = _text(row, "question", where)

@@ -154,6 +154,10 @@ def records_stage(data: Data, source: Source, where: str = "data") -> Stage:
         chosen["content"] = source.content()
     if source.cut():
         chosen["pieces"] = source.cut()
+    elif data.zero_shot is not None:
+        chosen["languages"] = {split: data.split_languages(split) for split in ("train", "test")}
+    if data.zero_shot is not None and data.zero_shot.encodings is not None:
+        chosen["encodings"] = dict(data.zero_shot.encodings)
     if "all" in source.files:
         chosen["test_rows"] = data.rows.test
 

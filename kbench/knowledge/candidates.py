@@ -113,14 +113,21 @@ class Candidates:
         return [tuple(triple) for triple in self.graph.triples[rows[rows >= 0]].tolist()]
 
     def told_apart(self, block: Block, fit: np.ndarray, everywhere: bool) -> tuple[np.ndarray, int]:
-        """Which of the fitting cycles ask about two entities of different names, and how many do not."""
+        """Which of the fitting cycles are of entities that all have different names, and how many are not.
+
+        Of two entities of one name, a triple of the context about the one would be read as about the other.
+        """
         places = np.flatnonzero(fit)
-        ends = self.graph.triples[block.rows[places, block.asked[places]]][:, [0, 2]]
+        nodes = block.nodes[places]
+        there = nodes >= 0
+        cycle = np.repeat(np.arange(len(places)), there.sum(axis=1)).tolist()
         good = np.ones(len(places), dtype=bool)
         for language in self.languages if everywhere else self.languages[:1]:
-            names = self.graph.names(language)
-            texts = (map(str.casefold, names.labels(column)) for column in ends.T)
-            good &= np.fromiter((head != tail for head, tail in zip(*texts, strict=True)), bool, len(places))
+            seen: set[tuple[int, str]] = set()
+            for of, text in zip(cycle, self.graph.names(language).labels(nodes[there]), strict=True):
+                one = (of, " ".join(text.casefold().split()))
+                good[of] &= one not in seen
+                seen.add(one)
         found = fit.copy()
         found[places[~good]] = False
         return found, int((~good).sum())

@@ -8,11 +8,12 @@ that many are drawn.
 triangles.npy     int32 [T, 6]: entities a < b < c, and the rows of the graph's triples for (a, b), (b, c), (a, c)
 diamonds.npy      int32 [D, 9]: chord i < k, apexes p < q, and the triples for p-i, i-q, q-k, p-k, i-k
 pairs.npy         int32 [P, 2]: the pairs on triangles that have several triples, and in pair_ends.npy int64 [P] where
-                  each one's triples end in pair_triples.npy int32, those of a pair in the order of the graph
+                  each one's triples end in pair_triples.npy int32, those of a pair by relation, then direction
 cycles.json       counts
 
-Both tables are in ascending order of their entities. What is drawn is a function of the seed and of what it is drawn
-for, hence the same in any order of the triples and on any number of processes.
+Both tables are in ascending order of their entities. What is drawn is a function of the seed and of the numbers that
+Wikidata gave what it is drawn for: the same in any order of the triples, beside whichever others, on any number of
+processes.
 """
 
 from __future__ import annotations
@@ -87,12 +88,13 @@ class Pairs:
         places = np.repeat(self.ends[rows] - np.cumsum(counts), counts) + np.arange(int(counts.sum()))
         return Pairs(self.nodes[rows], np.cumsum(counts), self.triples[places])
 
-    def chosen(self, rows: np.ndarray, keys: np.ndarray, multi: Multi, seed: int) -> np.ndarray:
+    def chosen(self, rows: np.ndarray, keys: np.ndarray, numbers: np.ndarray, multi: Multi, seed: int) -> np.ndarray:
         """One triple of each of some pairs, int32 [N].
 
         Args:
             rows: the pairs [N].
             keys: the cycles that they are chosen for [N]; a uniform draw is a function of (seed, key, pair).
+            numbers: what the draw knows each entity by [entities].
             multi: `first` and `last` go by the order of the graph's triples; not `all`.
         """
         counts, starts = self.counts[rows], self.ends[rows] - self.counts[rows]
@@ -100,7 +102,7 @@ class Pairs:
         several = np.flatnonzero(counts > 1)
         counts, starts, rows = counts[several], starts[several], rows[several]
         if multi is Multi.uniform:
-            drawn = below(counts, seed, np.asarray(keys)[several], *self.nodes[rows].T)
+            drawn = below(counts, seed, np.asarray(keys)[several], *numbers[self.nodes[rows]].T)
             found[several] = self.triples[starts + drawn]
         elif len(several):
             first = np.cumsum(counts) - counts
@@ -127,7 +129,7 @@ class Pairs:
 
 
 def cycle_key(nodes: np.ndarray) -> np.ndarray:
-    """One number for a set of entities. `nodes` [N, k] in any order -> int64 [N]."""
+    """One number for a set of entities, given by places or by numbers. `nodes` [N, k] in any order -> int64 [N]."""
     ordered = np.sort(np.asarray(nodes), axis=1)
     return mixed(*ordered.T).view(np.int64)
 
@@ -190,13 +192,13 @@ def cycles_stage(graph: Stage, knowledge: Knowledge) -> Stage:
             raise
         (work / "cycles.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
 
-    return Stage("cycles", 1, science, build, {"graph": graph}, alone=True)
+    return Stage("cycles", 2, science, build, {"graph": graph}, alone=True)
 
 
 def _write(graph: Graph, knowledge: Knowledge, work: Path) -> dict[str, int]:
     """Write the tables; gives the counts."""
     options, seed = knowledge.cycles, derive(knowledge.seed, "cycles")
-    pairs = Pairs.of(graph)
+    pairs, numbers = Pairs.of(graph), np.asarray(graph.entities)
     counts = {"pairs": len(pairs.nodes), "pairs_of_several": int((pairs.counts > 1).sum())}
     triangles = triangles_of(pairs.nodes, len(graph.entities))
     if not len(triangles):
@@ -216,7 +218,7 @@ def _write(graph: Graph, knowledge: Knowledge, work: Path) -> dict[str, int]:
     counts |= {"triangles": len(triangles), "triangle_rows": table.rows, "signatures3": table.different()}
 
     chords = Chords.of(pairs.nodes, triangles)
-    drawn = chords.drawn(mixed(seed, *pairs.nodes[chords.chord].T), options.per_chord)
+    drawn = chords.drawn(mixed(seed, *numbers[pairs.nodes[chords.chord]].T), options.per_chord)
     counts |= {"diamonds": int(chords.diamonds.sum()), "diamonds_drawn": len(drawn)}
 
     def four(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
@@ -225,7 +227,7 @@ def _write(graph: Graph, knowledge: Knowledge, work: Path) -> dict[str, int]:
         nodes = np.stack([*pairs.nodes[chord].T, chords.apex[low], chords.apex[high]], axis=1)
         return nodes, np.stack([ip, iq, kq, kp, chord], axis=1)
 
-    first, counts["node_sets"] = _first_of_sets(four, len(drawn), seed)
+    first, counts["node_sets"] = _first_of_sets(four, len(drawn), numbers, seed)
     if options.unique_by is CycleKey.node_set:
         drawn = drawn[first]
     table = _Table(work / "diamonds.npy", graph, pairs, options.multi, seed)
@@ -236,18 +238,17 @@ def _write(graph: Graph, knowledge: Knowledge, work: Path) -> dict[str, int]:
 
 def _write_pairs(pairs: Pairs, work: Path) -> None:
     """For who draws relations again, among those with a name in a language (`cycles.align: per_language`)."""
-    order = np.lexsort((pairs.triples, np.repeat(np.arange(len(pairs.ends)), pairs.counts)))
-    for name, array in (("pairs", pairs.nodes), ("pair_ends", pairs.ends), ("pair_triples", pairs.triples[order])):
+    for name, array in (("pairs", pairs.nodes), ("pair_ends", pairs.ends), ("pair_triples", pairs.triples)):
         np.save(work / f"{name}.npy", array, allow_pickle=False)
 
 
-def _first_of_sets(block: Block, size: int, seed: int) -> tuple[np.ndarray, int]:
+def _first_of_sets(block: Block, size: int, numbers: np.ndarray, seed: int) -> tuple[np.ndarray, int]:
     """Of the diamonds on the same four entities the one with the smallest hash, ascending; how many sets there are."""
     sets, hashes = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.uint64)
     for start in range(0, size, _BLOCK):
         nodes, _ = block(start, min(start + _BLOCK, size))
         sets[start : start + _BLOCK] = cycle_key(nodes)
-        hashes[start : start + _BLOCK] = mixed(seed, *nodes.T)
+        hashes[start : start + _BLOCK] = mixed(seed, *numbers[nodes].T)
     frame = pl.DataFrame({"set": sets, "hash": hashes}).with_row_index("row").sort("set", "hash")
     first = np.append(True, np.diff(frame["set"].to_numpy()) != 0) if size else np.zeros(0, dtype=bool)
     return np.sort(frame["row"].to_numpy()[first]), int(first.sum())
@@ -285,9 +286,10 @@ class _Table:
         if self.multi is Multi.all:
             cycle, triples = self.pairs.combined(edges)
             return np.concatenate([nodes[cycle], triples], axis=1)
-        keys = cycle_key(nodes)
-        columns = [self.pairs.chosen(column, keys, self.multi, self.seed)[:, None] for column in edges.T]
-        return np.concatenate([nodes, *columns], axis=1)
+        numbers = np.asarray(self.graph.entities)
+        keys = cycle_key(numbers[nodes])
+        columns = [self.pairs.chosen(column, keys, numbers, self.multi, self.seed) for column in edges.T]
+        return np.concatenate([nodes, np.stack(columns, axis=1)], axis=1)
 
     def different(self, chord: bool = False) -> int:
         """How many signatures there are."""

@@ -41,6 +41,7 @@ _CLAIMS = b',"claims":'  # quotes inside a text are escaped, so this is the key 
 # what would break a table or a line: control characters, line and paragraph separators, halves of a letter
 _UNCLEAN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _SPACES = re.compile(r"\s+")
+_CODE = re.compile(r"[a-z]{2,}(?:-[a-z0-9]+)*")
 _LONGEST = 1 << 28  # bytes of a line; the largest entities have about 2^22
 _IDENTITY = 1 << 18  # bytes at the beginning of a dump that tell it from others: they hold the dates of its entities
 _BLOCK = 1 << 18
@@ -69,7 +70,8 @@ def names_from_dump(
 ) -> dict[str, Any]:
     """Write `<language>.tsv` for each language into a folder; gives what `names.json` says.
 
-    An entity without a label in a language has no row there, whatever aliases it has. Control characters, tabs and
+    A language in which nothing has a label has no table. An entity without a label in a language has no row there,
+    whatever aliases it has. Control characters, tabs and
     line breaks in a text become a space. Lines of entities that nobody wants are not parsed beyond their id.
 
     Args:
@@ -90,6 +92,11 @@ def names_from_dump(
     order = {language: tuple((keys or {}).get(language, language_keys(language))) for language in languages}
     if not order:
         raise DataError(Problem("languages", "none is named"))
+    wrong = [language for language in order if not _CODE.fullmatch(language)]
+    if wrong:  # they become names of files
+        raise DataError(
+            *(Problem("languages", f"{one!r} is no code of a language", "such as en, zh-hans") for one in wrong)
+        )
     if not dump.is_file():
         raise DataError(Problem(str(dump), "there is no such file", "Wikidata's is latest-all.json.gz or .bz2"))
     with dump.open("rb") as file:
@@ -246,7 +253,7 @@ class _Reading:
                 label = next((text for key in keys if key in labels and (text := clean(labels[key]["value"]))), "")
                 if not label:
                     continue
-                spelt = next((aliases[key] for key in keys if aliases.get(key)), [])
+                spelt: list[Any] = next((aliases[key] for key in keys if aliases.get(key)), [])
                 texts = dict.fromkeys([label, *(clean(alias["value"]) for alias in spelt)])
                 texts.pop("", None)
                 rows = "".join(f"{entity}\t{rank}\t{text}\n" for rank, text in enumerate(texts))
@@ -323,7 +330,7 @@ def _publish(to: Path, state: _State) -> dict[str, Any]:
     for language in state.asked["languages"]:
         part = to / f"{language}.part"
         if part.is_file():
-            part.replace(to / f"{language}.tsv")
+            part.replace(to / f"{language}.tsv") if part.stat().st_size else part.unlink()
     counts = {name: getattr(state, name) for name in ("lines", "entities", "kept", "labels", "names")}
     report = {"asked": state.asked, **counts}
     write_atomically(to / REPORT, json.dumps(report, indent=1))

@@ -248,7 +248,8 @@ def _check_languages(source: Source, languages: list[str]) -> None:
 
 def _wordless(language: str, others: set[str]) -> Problem:
     what = f"there is not a single name in {language}"
-    return Problem("knowledge.languages", what, f"there are names in: {', '.join(sorted(others))}")
+    hint = f"there are names in: {', '.join(sorted(others))}; others are taken from a dump by kbench build names"
+    return Problem("knowledge.languages", what, hint)
 
 
 def _names(source: Source, language: str, entities: _Index, relations: _Index) -> tuple[pl.DataFrame, int, int]:

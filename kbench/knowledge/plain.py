@@ -43,16 +43,16 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def locate(knowledge: Knowledge) -> dict[str, tuple[Path, ...]]:
-    """The text files of each language, in order; {} where `knowledge.text.files` names none.
+    """The text files of each language, in order; {} where there is no text.
 
     Raises:
         DataError: the folder or the files of a language are absent.
     """
-    text = knowledge.text
-    if not text.files:
+    text, patterns = knowledge.text, knowledge.text.patterns(knowledge.languages)
+    if not patterns:
         return {}
     root = os.environ.get(ENVIRONMENT)
-    wanted = ", ".join(f"{pattern} ({lang})" for lang, pattern in text.files.items())
+    wanted = ", ".join(f"{pattern} ({lang})" for lang, pattern in patterns.items())
     if text.path is not None:
         where, folder = f"knowledge.text.path={text.path}", Path(text.path).expanduser()
     elif root:
@@ -63,10 +63,11 @@ def locate(knowledge: Knowledge) -> dict[str, tuple[Path, ...]]:
     if not folder.is_dir():
         raise DataError(Problem(where, f"there is no folder {folder}", f"it should hold {wanted}"))
     found, problems = {}, []
-    for lang, pattern in text.files.items():
+    for lang, pattern in patterns.items():
         found[lang] = tuple(sorted(path for path in folder.glob(pattern) if path.is_file()))
         if not found[lang]:
-            hint = f"put it there, or take {lang} out of knowledge.text.files"
+            others = ",".join(one for one in patterns if one != lang)
+            hint = f"put it there, or name others: knowledge.text.languages=[{others}]"
             problems.append(Problem(str(folder), f"holds no file {pattern} for the plain text of {lang}", hint))
         copies = {path.with_name(f"{path.name}{ending}") for path in found[lang] for ending in _OPENERS}
         problems += [

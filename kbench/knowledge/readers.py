@@ -51,7 +51,8 @@ def locate(knowledge: Knowledge) -> dict[str, tuple[Path, ...]]:
         return _found(knowledge, Path(knowledge.path).expanduser(), f"knowledge.path={knowledge.path}")
     root = os.environ.get(ENVIRONMENT)
     if root and not Path(root).is_dir():
-        raise DataError(Problem(ENVIRONMENT, f"is set to {root}, which is no folder"))
+        hint = f"set it to the folder that holds {knowledge.folder}, or give knowledge.path"
+        raise DataError(Problem(ENVIRONMENT, f"is set to {root}, which is no folder", hint))
     if root and (Path(root) / knowledge.folder).is_dir():
         return _found(knowledge, Path(root) / knowledge.folder, f"{ENVIRONMENT}/{knowledge.folder}")
     ways = [f"from files: knowledge.path=FOLDER with {_expected(knowledge)}"]
@@ -233,7 +234,7 @@ def _collected(path: Path, found: pl.LazyFrame) -> pl.DataFrame:
 
 def _filled(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
     if frame.is_empty():
-        raise DataError(Problem(str(path), "is empty"))
+        raise DataError(Problem(str(path), "is empty", "fetch it again"))
     return frame
 
 

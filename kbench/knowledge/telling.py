@@ -25,7 +25,7 @@ class Several:
 
     Attributes:
         keys: int64 [P], the pairs as low * entities + high, ascending.
-        rows: rows of triples, pair by pair, those of a pair in the order of the file; ends: where pairs end in rows.
+        rows: rows of triples, pair by pair, those of a pair by relation, then direction; ends: where pairs end in rows.
     """
 
     def __init__(self, graph: Graph, cycles: Path):
@@ -48,14 +48,16 @@ class Several:
 
 
 class _Sayable:
-    """Of each pair, the triples whose relation has a name in a language."""
+    """Of each pair, the triples whose relation has a name in a language; if asked, in the order of the file."""
 
-    def __init__(self, pairs: Several, named: np.ndarray, relations: np.ndarray):
+    def __init__(self, pairs: Several, named: np.ndarray, relations: np.ndarray, in_order: bool):
         good = named[relations[pairs.rows]]
         self.rows = pairs.rows[good]
         ends = np.cumsum(good)[pairs.ends - 1]
         self.counts = np.diff(ends, prepend=0)
         self.starts = ends - self.counts
+        if in_order:
+            self.rows = self.rows[np.lexsort((self.rows, np.repeat(np.arange(len(ends)), self.counts)))]
 
 
 class Telling:
@@ -82,7 +84,8 @@ class Telling:
         assert self.pairs is not None
         relations = self.graph.triples[:, 1]
         named = [self._own] if self._either is self._own else [self._own, self._either]
-        return [_Sayable(self.pairs, one, relations) for one in named]
+        in_order = self.multi is not Multi.uniform
+        return [_Sayable(self.pairs, one, relations, in_order) for one in named]
 
     def cycles(self, table: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray:
         """The samples of some cycles, in their order; those that cannot be told are left out.

@@ -34,8 +34,8 @@ CHOICES = 6
 SPLITS = ("test", "dev", "train")  # in the order they are drawn: the test has the first choice
 DEVIATIONS = (
     "The paper's 1,050 test questions were filtered by hand. Here a question is left out where two choices have the "
-    "same name in one of the languages, where its two entities have the same name, or where fewer than six relations "
-    "are known around them.",
+    "same name in one of the languages, where two entities of the cycle have the same name, or where fewer than six "
+    "relations are known around them.",
     "Length-3 and length-4 cycles are tried in turn, so that neither crowds out the other; the paper does not say.",
     "Balance over answers, entities and relation combinations is a largest share of each; the paper gives no numbers.",
     "Choices beside those of the cycle are drawn by how often they stand at the two entities; the paper says sampled.",
@@ -55,7 +55,7 @@ def xlr_stage(graph: Stage, cycles: Stage, knowledge: Knowledge) -> Stage:
             shutil.rmtree(work)  # other settings have another key: nobody would continue this
             raise
 
-    return Stage("xlr", 1, chosen, build, {"graph": graph, "cycles": cycles}, alone=True)
+    return Stage("xlr", 2, chosen, build, {"graph": graph, "cycles": cycles}, alone=True)
 
 
 @dataclass(frozen=True)
@@ -223,10 +223,10 @@ def _too_few(
         return Problem(where, f"{what}: {why}", "take fewer languages, or knowledge.cycles.missing=english")
     shares = {name: rejected[name] for name in ("answer", "entity", "signature") if rejected[name]}
     hint = f"knowledge.xlr.{split}={len(found)}, or fewer" if found else "take another graph"
-    if shares:
+    if shares:  # of the number that is asked for: to ask for what was found would give less again
         name = max(shares, key=lambda one: shares[one])
         limit = f"knowledge.xlr.per_{name}={getattr(xlr, f'per_{name}')}"
-        hint += f"; or a larger {limit}, for which {shares[name]:,} cycles were passed over"
+        hint = f"a larger {limit}, for which {shares[name]:,} cycles were passed over; or another graph"
     told = {"several relations": "no pair with one relation", "choices": f"no {CHOICES} different choices"}
     told["entities alike"] = "entities of one name"
     why = ", ".join(f"{told[name]}: {count:,}" for name, count in rejected.items() if name in told and count)

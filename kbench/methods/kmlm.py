@@ -88,9 +88,7 @@ class Config(PretrainingOptions):
     sentence_probability: float = key("how often a length-4 sample loses both entities of a sentence")
     period_loss: bool = key("periods are drawn and have loss, too (released code)")
     linkers: Linkers = key("strict: links stay masks; compat: one that is drawn may become a random word")
-    told_by: Length = key(
-        "a sample is masked by its own length, or by the linkers left of it (released code)"
-    )
+    told_by: Length = key("a sample is masked by its own length, or by the linkers left of it (released code)")
     chord: Chord = key("place of the chord's sentence in a length-4 sample: last (released code), second (figure)")
 
 
@@ -281,6 +279,6 @@ class Kmlm(Finetune):
         """Raise where there is no plain text."""
         if not self._text_files:
             knowledge = self.bench.knowledge
-            hint = "give knowledge.text.files and knowledge.text.path"
+            hint = "give knowledge.text.path=FOLDER with a file LANGUAGE.txt for each language"
             what = f"has no plain text, which {self.config.name} is trained on"
             raise DataError(Problem(f"knowledge={knowledge.name}", what, hint))

@@ -9,7 +9,7 @@ what of it is masked, are functions of the row, so that neither processes nor mi
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -48,17 +48,17 @@ class StreamFeed:
     """Rows of several streams for the training loop; in the place of `kbench.engine.feed.Feed`.
 
     Args:
-        streams: by name; the epoch is that of the first.
-        epochs: passes over the first stream.
+        streams: by name.
+        rows: rows there are; one pass over a stream is as many as it has samples.
         seed: of order and masks.
         mean_rows: as `pretrain`'s.
     """
 
-    def __init__(self, streams: Mapping[str, Stream], epochs: int, seed: int, mean_rows: int | None):
+    def __init__(self, streams: Mapping[str, Stream], rows: int, seed: int, mean_rows: int | None):
         self.streams = dict(streams)
         self.seed = seed
         self.mean_rows = mean_rows
-        self._rows = epochs * len(next(iter(self.streams.values())))
+        self._rows = rows
         # every row counts for one; no memory for it
         self.weights = np.broadcast_to(np.int64(1), self._rows)
         self.lengths: Any = _Lengths(self)
@@ -129,22 +129,42 @@ class Pretrained(nn.Module):
         self.weights = dict(weights)
         self.mean_rows = mean_rows
 
-    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weighted loss of each stream, a mean over the batch's rows."""
+    def forward(self, batch: Mapping[str, Tensor], scales: Mapping[str, float]) -> dict[str, Tensor]:
+        """The weighted loss of each stream, a mean over the batch's rows.
+
+        Args:
+            batch: as `StreamFeed.batch` gives it.
+            scales: what a stream's summed loss is multiplied by, where it is a mean over all labels of the step.
+        """
         found = {}
         for name, weight in self.weights.items():
             ids, mask = batch[f"{name}.input_ids"], batch[f"{name}.attention_mask"]
             positions, labels = batch[f"{name}.positions"], batch[f"{name}.labels"]
             logits = logits_at(self.model, {"input_ids": ids, "attention_mask": mask}, positions)
             each = cross_entropy(logits.float(), labels, reduction="none")
-            if self.mean_rows is None:
-                # the loop takes a mean over rows: what is a mean over the step's labels is scaled to be one
-                whole = batch[f"{name}.step_labels"].clamp(min=1)
-                found[name] = weight * each.sum() / whole * (batch["step_units"] / len(ids))
+            if name in scales:
+                found[name] = weight * each.sum() * scales[name]
             else:
+                assert self.mean_rows is not None
                 groups = positions // ids.shape[1] // self.mean_rows
                 found[name] = weight * _mean_of_means(each, groups, -(-len(ids) // self.mean_rows))
         return found
+
+
+def step_loss(student: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The loss of a micro batch; what it is told of its step stays on the host, so that nothing waits for the device.
+
+    The loop takes a mean over rows: what is to be a mean over the step's labels is scaled to be one.
+    """
+    told = {name: int(value) for name, value in batch.items() if "step_" in name}
+    streams = {name: value for name, value in batch.items() if name not in told}
+    scales = {}
+    for name in told:
+        stream, _, what = name.rpartition(".")
+        if what == "step_labels":
+            scales[stream] = told["step_units"] / len(batch[f"{stream}.input_ids"]) / max(1, told[name])
+    found: dict[str, Tensor] = student(streams, scales)
+    return found
 
 
 def _mean_of_means(each: Tensor, groups: Tensor, count: int) -> Tensor:
@@ -189,12 +209,14 @@ def pretrain(
     from kbench.engine.loop import fit
 
     assert bench.runtime is not None and bench.report is not None
-    feed: Any = StreamFeed(streams, recipe.epochs, seed, mean_rows)
-    loss: Callable[..., dict[str, Tensor]] = lambda student, batch: student(batch)  # noqa: E731
+    rows = recipe.epochs * len(next(iter(streams.values())))
+    if recipe.max_steps is not None:
+        rows = min(rows, recipe.max_steps * recipe.global_batch_size)
+    feed: Any = StreamFeed(streams, rows, seed, mean_rows)
     fit(
         Pretrained(model, weights, mean_rows),
         feed,
-        loss,
+        step_loss,
         replace(recipe, epochs=1),  # the feed holds them all: each pass has masks of its own
         bench.runtime,
         seed=seed,

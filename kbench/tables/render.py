@@ -144,8 +144,9 @@ def runs_csv(grid: Grid) -> str:
     writer.writerow(["row", "column", "seed", "metric", "value", "backbone", "train_rows", "test_rows", "folder"])
     for (row, column), cell in grid.cells.items():
         for seed, result in cell.results.items():
-            setting, value = result.setting, result.metrics["test"][cell.metric]
-            sizes = setting.rows["train"], setting.rows["test"]
+            # its language may not have been tested, and a probe has nothing to train on
+            setting, value = result.setting, result.metrics["test"].get(cell.metric, "")
+            sizes = setting.rows.get("train", 0), setting.rows["test"]
             folder = str(cell.runs[seed].folder)
             writer.writerow([row, column, seed, cell.metric, value, setting.backbone, *sizes, folder])
     return out.getvalue()

@@ -15,14 +15,16 @@ from ..conftest import QUICK, REPOSITORY, command
 
 def test_help_names_every_verb_group_and_choice(tmp_path):
     text = command(["--help"], tmp_path).stdout
-    for verb in ("reproduce", "report", "ls", "show", "fetch", "doctor"):
+    for verb in ("reproduce", "report", "ls", "show", "build", "export", "fetch", "doctor"):
         assert re.search(rf"^  {verb} ", text, re.M)
     for group in GROUPS:
         assert re.search(rf"^  {group} +{', '.join(choices(group))}$", text, re.M)
     assert command([], tmp_path).stdout == text
 
 
-@pytest.mark.parametrize("kind", ["methods", "data", "backbones", "tables", "train", "hardware", "trackers"])
+@pytest.mark.parametrize(
+    "kind", ["methods", "data", "backbones", "knowledge", "tables", "train", "hardware", "trackers"]
+)
 def test_ls_lists_the_same_for_people_and_programs(kind, tmp_path):
     plain = command(["ls", kind], tmp_path).stdout.splitlines()
     rows = json.loads(command(["ls", kind, "--json"], tmp_path).stdout)

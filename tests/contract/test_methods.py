@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 import threading
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,7 +34,11 @@ MORE = [(method, data) for method in ("finetune", "kr2", "kd") for data in ("toy
 MORE += [("kr2", "toy_inference")]
 CASES = [(method, data) for method in METHODS for data in DATA] + MORE
 on_all = pytest.mark.parametrize(("method", "data"), CASES)
-on_trained = pytest.mark.parametrize(("method", "data"), [case for case in CASES if case[0] in TRAINED])
+# pre-trained on text, and what it is tested on: relations, answers and reasoning in several languages, and a probe
+PRETRAINED = [name for name in METHODS if registry.load("method", name).needs.pretraining]
+ZERO_SHOT = [(method, data) for method in ("finetune", "kmlm") for data in ("toy_relx", "toy_qa", "toy_xlr")]
+PROBED = [(method, "toy_probe") for method in ("finetune", "kmlm", "mlm")]
+on_trained = pytest.mark.parametrize(("method", "data"), [case for case in CASES if case[0] in TRAINED] + ZERO_SHOT)
 
 
 def scope_of(method):
@@ -77,6 +83,40 @@ def test_a_run_ends_with_finite_metrics_and_readable_predictions(method, data, t
         assert {tag for pair in words for tag in pair} <= set(outputs)
 
 
+def metrics_of(data):
+    """The names of metrics of a data set: of several languages their means first."""
+    langs = data.zero_shot.tested if data.zero_shot else []
+    return [*data.metrics, *(f"{name}/{lang}" for lang in langs for name in data.metrics)]
+
+
+@pytest.mark.parametrize(("method", "data"), ZERO_SHOT + PROBED)
+def test_a_run_in_several_languages_ends_with_finite_metrics_and_readable_predictions(method, data, toy):
+    run, result = toy(f"method={method}", SCORES, data=data)
+    assert Result.load(run.folder) == result
+    found = result.metrics["test"]
+    assert list(found) == metrics_of(run.config.data)
+    assert all(0 <= value <= 1 for value in found.values())
+    assert all(math.isfinite(value) for value in result.diagnostics.values())
+    predictions = [json.loads(line) for line in (run.folder / "predictions.jsonl").read_text().splitlines()]
+    langs = run.config.data.zero_shot.tested if run.config.data.zero_shot else [None]
+    assert [row.get("lang") for row in predictions] == [lang for lang in langs for _ in range(48)]
+    assert len(predictions) == result.setting.rows["test"] == len(np.load(run.scores("test")))
+    if data == "toy_qa":
+        assert found == pytest.approx({name: np.mean([row[name] for row in predictions]) for name in found}, rel=1e-4)
+        assert all(row["predicted"] in row["context"] and row["gold"] for row in predictions)
+    elif data == "toy_probe":
+        assert found["micro"] == pytest.approx(np.mean([row["correct"] for row in predictions if row["used"]]))
+        assert {row["relation"] for row in predictions} == {"T1", "T2"} and result.training == {}
+    else:
+        outputs = run.config.data.outputs()
+        best = [outputs[index] for index in np.load(run.scores("test")).argmax(1)]
+        assert [row["predicted"] for row in predictions] == best
+        for lang in langs:
+            right = [row["gold"] == row["predicted"] for row in predictions if row["lang"] == lang]
+            assert found[f"accuracy/{lang}"] == pytest.approx(np.mean(right))
+        assert found["accuracy"] == pytest.approx(np.mean([found[f"accuracy/{lang}"] for lang in langs]))
+
+
 @on_trained
 def test_every_term_of_the_loss_is_logged_and_finite(method, data, toy):
     run, result = toy(f"method={method}", "force=true", data=data)
@@ -104,8 +144,10 @@ def test_a_stopped_run_continues_with_the_same_bits(method, data, toy, tmp_path,
     # the one teacher of all labels
     teachers = registry.load("method", method).needs.teachers
     total_teacher_steps = 0 if not teachers else 3 if method == "kd" else {"toy": 4, "toy_entities": 6}[data]
+    if method in PRETRAINED:  # a test of its own stops the pre-training
+        shutil.copytree(Path(whole_run.config.outputs) / "stages", tmp_path / "stages")
     monkeypatch.setattr(loop, "_read", stop_after_third)
-    with pytest.raises(InterruptedRunError, match="after step 4 of 6"):
+    with pytest.raises(InterruptedRunError, match=f"after step 4 of {total}"):
         toy(f"method={method}", SCORES, data=data, outputs=tmp_path, stop=stop)
     monkeypatch.setattr(loop, "_read", read)
     run, resumed = toy(f"method={method}", SCORES, data=data, outputs=tmp_path)
@@ -114,6 +156,55 @@ def test_a_stopped_run_continues_with_the_same_bits(method, data, toy, tmp_path,
     assert (run.folder / "predictions.jsonl").read_bytes() == (whole_run.folder / "predictions.jsonl").read_bytes()
     assert run.scores("test").read_bytes() == whole_run.scores("test").read_bytes()
     assert [point["step"] for point in points(run, scope_of(method))] == list(range(1, total + 1))
+
+
+@pytest.mark.parametrize("method", PRETRAINED)
+def test_a_stopped_pretraining_continues_with_the_same_bits(method, toy, tmp_path, monkeypatch):
+    words = [f"method={method}", "pretrain.max_steps=10", "method.long_steps=0"]
+    run, whole = toy(*words)
+    stop, read, logged = threading.Event(), loop._read, []
+
+    def stop_after_sixth(*arguments):
+        logged.append(len(logged))
+        if len(logged) == 6:
+            stop.set()
+        return read(*arguments)
+
+    monkeypatch.setattr(loop, "_read", stop_after_sixth)
+    with pytest.raises(InterruptedRunError, match="after step 6 of 10"):
+        toy(*words, outputs=tmp_path, stop=stop)
+    monkeypatch.setattr(loop, "_read", read)
+    again, resumed = toy(*words, outputs=tmp_path)
+    assert resumed.stages == whole.stages
+    bits = [(Path(one.config.outputs) / "stages/pretrained" / whole.stages["pretrained"]) for one in (run, again)]
+    assert bits[0] != bits[1]
+    assert (bits[0] / "model.safetensors").read_bytes() == (bits[1] / "model.safetensors").read_bytes()
+    assert (again.folder / "predictions.jsonl").read_bytes() == (run.folder / "predictions.jsonl").read_bytes()
+    lines = [json.loads(line) for line in (again.folder / "metrics.jsonl").read_text().splitlines()]
+    curve = [line for line in lines if line["scope"] == "pretrain" and "loss" in line]
+    assert [line["step"] for line in curve] == list(range(1, 11))
+    terms = {"kmlm": {"loss/code_switched", "loss/reasoning"}, "mlm": {"loss/plain"}}[method]
+    for line in curve:
+        assert {name for name in line if name.startswith("loss/")} == terms
+        assert math.isfinite(line["loss"]) and math.fsum(line[name] for name in terms) == pytest.approx(line["loss"])
+
+
+@pytest.mark.parametrize("method", PRETRAINED)
+def test_a_second_run_finds_the_pretraining_of_the_first(method, toy, tmp_path):
+    first, _ = toy(f"method={method}", outputs=tmp_path)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "stages").glob("*/*/manifest.json")}
+    assert len([path for path in made if path.parts[-3].startswith("pretrained")]) == {"kmlm": 1, "mlm": 2}[method]
+    second, result = toy(f"method={method}", "seed=2", "train.lr=5e-4", outputs=tmp_path)
+    assert second.folder != first.folder
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "stages").glob("*/*/manifest.json")} == made
+
+
+def test_pretraining_changes_what_is_fine_tuned_and_what_is_probed(toy):
+    for data in ("toy_relx", "toy_probe"):
+        scores = [
+            np.load(toy(f"method={method}", SCORES, data=data)[0].scores("test")) for method in ("finetune", "kmlm")
+        ]
+        assert scores[0].shape == scores[1].shape and not np.array_equal(*scores)
 
 
 @on_both

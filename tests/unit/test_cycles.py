@@ -200,6 +200,27 @@ def test_the_counts_are_the_same_under_other_numbers(tmp_path: Path) -> None:
         assert find(triples, tmp_path, **options).counts == find(renumbered, tmp_path, **options).counts
 
 
+def test_the_same_beside_other_entities(tmp_path: Path) -> None:
+    """Draws know entities by their numbers: an entity that joins the graph moves places, and changes no draw."""
+    triples = random_graph(7)
+    one = find(triples, tmp_path, cycles_per_chord=2)
+    place = tmp_path / "moved"
+    moved = [(head + 1, relation, tail + 1) for head, relation, tail in triples]
+    graph = save_graph([*moved, (0, 0, 3)], place / "graph")
+    np.save(graph / "entities.npy", np.arange(-1, 14) + 100 * (np.arange(-1, 14) >= 0))
+    np.save(one.folder.parent / "graph" / "entities.npy", np.arange(14) + 100)
+    works = {}
+    for name, folder in (("one", one.folder.parent / "graph"), ("other", graph)):
+        works[name] = place / name
+        works[name].mkdir()
+        knowledge = make_knowledge(cycles_per_chord=2)
+        cycles_stage(Stage("graph", 1, {}, lambda *_: None), knowledge).build(works[name], {"graph": folder})
+    for table, nodes in (("triangles", 3), ("diamonds", 4)):
+        first, second = (np.load(work / f"{table}.npy", allow_pickle=False) for work in works.values())
+        assert np.array_equal(first[:, :nodes] + 1, second[:, :nodes])
+        assert np.array_equal(first[:, nodes:], second[:, nodes:])
+
+
 def test_the_same_bytes_whatever_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     triples = random_graph(2, nodes=30, triples=300)
     one = find(triples, tmp_path, cycles_per_chord=3)
@@ -277,18 +298,20 @@ def test_uniform_is_uniform_and_independent_over_cycles_and_pairs(tmp_path: Path
     assert chi_square < 31.3  # 0.1 % of samples of 11 degrees of freedom are above
 
 
-def test_pairs_of_several_on_triangles_are_stored_with_their_triples_in_order(tmp_path: Path) -> None:
+def test_pairs_of_several_on_triangles_are_stored_with_their_triples_by_relation(tmp_path: Path) -> None:
     triples = [*random_graph(4), (0, 0, 20), (20, 1, 0)]  # the last two are a pair that is on no triangle
     found = find(triples, tmp_path)
     rows = defaultdict(list)
-    for row, (head, _, tail) in enumerate(triples):
-        rows[tuple(sorted((head, tail)))].append(row)
+    for row, (head, relation, tail) in enumerate(triples):
+        rows[tuple(sorted((head, tail)))].append((relation, head > tail, row))
     joined = {edge for cycle in ends_of(found, found.triangles[:, 3:]) for edge in cycle}
     names = ("pairs", "pair_ends", "pair_triples")
     nodes, ends, stored = (np.load(found.folder / f"{name}.npy", allow_pickle=False).tolist() for name in names)
     expected = sorted(pair for pair, of in rows.items() if len(of) > 1 and pair in joined)
     assert [tuple(pair) for pair in nodes] == expected
-    assert [stored[start:end] for start, end in pairwise([0, *ends])] == [rows[pair] for pair in expected]
+    assert [stored[start:end] for start, end in pairwise([0, *ends])] == [
+        [row for _, _, row in sorted(rows[pair])] for pair in expected
+    ]
     assert 0 < len(expected) < sum(len(of) > 1 for of in rows.values())
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from kbench.cli import build
-from kbench.errors import DataError, Problem
+from kbench.errors import DataError, Problem, UserError
 from kbench.knowledge.dump import REPORT, STATE, clean, language_keys, names_from_dump
 from kbench.knowledge.wanted import Wanted
 
@@ -456,14 +456,40 @@ def test_the_command_keeps_the_ids_of_a_graph(tmp_path: Path, capsys: pytest.Cap
     assert "done already" in capsys.readouterr().out
     # without languages, those of the graph
     assert build.run(["names", str(dump), *which, "--to", str(tmp_path / "ten")]) == 0
-    assert len(list((tmp_path / "ten").glob("*.tsv"))) == 10
+    found = {path.stem for path in (tmp_path / "ten").glob("*.tsv")}
+    assert {"en", "zh"} < found
+    assert all(path.stat().st_size for path in (tmp_path / "ten").glob("*.tsv"))
+    # of a language in which nothing has a label there is no table: a graph would take it for an empty one
+    told = capsys.readouterr().out
+    absent = {line.split()[0] for line in told.splitlines() if line.endswith("is this its code at Wikidata?")}
+    assert len(absent) == 2
+    assert found | absent == {"en", "vi", "nl", "de", "fr", "it", "es", "ja", "ko", "zh"}
+    assert found.isdisjoint(absent)
+
+
+@pytest.mark.parametrize("language", ["../en", "EN", "e", "en_us", ""])
+def test_a_language_that_is_no_code_makes_no_file(language: str, tmp_path: Path) -> None:
+    dump = write(tmp_path / "a.json", dumped(ENTITIES))
+    with pytest.raises(DataError, match="is no code of a language"):
+        names_from_dump(dump, tmp_path / "names", ["en", language])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_folder_that_cannot_be_made_is_a_mistake(tmp_path: Path) -> None:
+    dump = write(tmp_path / "a.json", dumped(ENTITIES))
+    for to, what in ((dump, "is a file"), (dump / "names", "cannot be written: Not a directory")):
+        with pytest.raises(UserError, match=what):
+            build.run(["names", str(dump), "--to", str(to), "--languages", "en"])
+    with pytest.raises(DataError, match="there is no such file"):
+        build.run(["names", str(tmp_path / "b.json"), "--to", str(tmp_path / "names"), "--languages", "en"])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_the_command_wants_languages_and_ids_that_are_wikidatas(tmp_path: Path) -> None:
     dump = write(tmp_path / "a.json", dumped(ENTITIES))
-    with pytest.raises(DataError, match="none is named"):
+    with pytest.raises(UserError, match="none is named"):
         build.run(["names", str(dump), "--to", str(tmp_path / "names")])
-    with pytest.raises(DataError, match="is generated"):
+    with pytest.raises(UserError, match="is generated"):
         build.run(["names", str(dump), "--to", str(tmp_path / "names"), "knowledge=toy"])
     ids = tmp_path / "ids"
     ids.write_text("Q8")

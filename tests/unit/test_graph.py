@@ -79,7 +79,7 @@ def test_a_nameless_triple_stays_in_the_graph_and_is_counted(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "languages", "where", "words"),
     [
-        ({}, ["en", "fr", "de"], "knowledge.languages", "not a single name in fr (there are names in: de, en)"),
+        ({}, ["en", "fr", "de"], "knowledge.languages", "not a single name in fr (there are names in: de, en;"),
         ({"triples": "Q1\tP1\tQ1\n"}, ["en", "de"], "knowledge.files.triples", "nothing but triples of an entity with"),
         ({"triples": "Q7\tP1\tQ8\n"}, ["en", "de"], "knowledge.files", "no triple has a name for each of its three"),
         ({"entities": "Q2\tde\t0\t \n", "relations": "P1\ten\t0\ta\n"}, ["en", "de"], "knowledge.languages", "in de"),

@@ -209,7 +209,7 @@ def test_a_broken_line_of_wikidata5m_and_of_a_name_table_is_named(tmp_path: Path
 @pytest.mark.parametrize("content", ["", "\n", "\n \n\r\n"])
 def test_an_empty_file_is_named(part: str, content: str, tmp_path: Path) -> None:
     knowledge = write_tables(tmp_path, **{part: content})
-    assert problem_of(knowledge) == Problem(f"{tmp_path / part}.tsv", "is empty")
+    assert problem_of(knowledge) == Problem(f"{tmp_path / part}.tsv", "is empty", "fetch it again")
 
 
 @pytest.mark.parametrize("part", ["triples", "entities", "relations"])

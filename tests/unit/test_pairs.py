@@ -43,6 +43,7 @@ SNLI = {"gold_label": "neutral", "sentence1": "Two women.", "sentence2": "Zwei S
 PIQA = {"goal": "boil butter", "sol1": "pour it", "sol2": "fry it"}
 SWAG = {f"ending{place}": f"ends {place}" for place in range(4)} | {"sent1": "A man.", "sent2": "He", "label": 2}
 HELLASWAG = {"ctx_a": "A man.", "ctx_b": "he", "ctx": "A man. he", "endings": ["sits", "runs"], "label": 1}
+XLR = {"context": "(A, r, B)", "question": "A to B?", "choices": ["r", "s"], "label": 0}
 ENDINGS = ["He ends 0", "He ends 1", "He ends 2", "He ends 3"]
 
 
@@ -113,6 +114,14 @@ def test_hellaswag_official_and_with_the_context_in_one_piece(ending: str, tmp_p
     ]
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_xlr_has_the_question_before_each_choice(ending: str, tmp_path: Path) -> None:
+    content = objects({**XLR, "id": 7, "lang": "xa"}, {**XLR, "context": "関係 .", "label": 1})
+    seconds = ["A to B? r", "A to B? s"]
+    path = write(tmp_path / f"test.xa.jsonl{ending}", content)
+    assert read("xlr", path) == [(1, ["(A, r, B)", *seconds], "c1"), (2, ["関係 .", *seconds], "c2")]
+
+
 @pytest.mark.parametrize("reader", sorted(PAIR_READERS))
 def test_an_empty_file_has_no_rows(reader: str, tmp_path: Path) -> None:
     write(tmp_path / "valid-labels.lst", "")
@@ -121,12 +130,13 @@ def test_an_empty_file_has_no_rows(reader: str, tmp_path: Path) -> None:
 
 # Broken files.
 
-GOOD = {"snli": SNLI, "piqa": PIQA, "swag": SWAG, "hellaswag": HELLASWAG}
+GOOD = {"snli": SNLI, "piqa": PIQA, "swag": SWAG, "hellaswag": HELLASWAG, "xlr": XLR}
 KEYS = {
     "snli": "sentence1, sentence2, gold_label",
     "piqa": "goal, sol1, sol2",
     "swag": "sent1, sent2, ending0, ending1, ending2, ending3, label",
     "hellaswag": "endings, label",
+    "xlr": "context, question, choices, label",
 }
 
 
@@ -172,6 +182,7 @@ def test_a_line_that_is_no_object(line: str, reader: str, tmp_path: Path) -> Non
         ("hellaswag", ("endings", "label"), KEYS["hellaswag"]),
         ("hellaswag", ("ctx_b",), "ctx_a, ctx_b"),
         ("hellaswag", ("ctx",), "ctx"),
+        ("xlr", ("question", "label"), KEYS["xlr"]),
     ],
 )
 def test_keys_that_are_missing_are_named(reader: str, missing: tuple[str, ...], expected: str, tmp_path: Path) -> None:
@@ -184,6 +195,7 @@ VALUES = [
     *((reader, key) for reader in ("snli", "piqa") for key in GOOD[reader]),
     *(("swag", key) for key in SWAG if key != "label"),
     *(("hellaswag", key) for key in ("ctx_a", "ctx_b")),
+    *(("xlr", key) for key in ("context", "question")),
 ]
 
 
@@ -215,6 +227,24 @@ def test_a_value_that_is_empty(value: str, reader: str, key: str, tmp_path: Path
 def test_endings_that_are_no_list_of_texts(endings: Any, what: str, tmp_path: Path) -> None:
     path, problem = broken("hellaswag", objects({**HELLASWAG, "endings": endings}), tmp_path)
     assert problem == Problem(f"{path}, line 3", what)
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "hint"),
+    [
+        ({"choices": "r"}, "choices is no list of texts", ""),
+        ({"choices": []}, "choices is no list of texts", ""),
+        ({"choices": ["r", 1]}, "choice 1 is no text: 1", ""),
+        ({"choices": ["r", " "]}, "choice 1 is empty", ""),
+        *(
+            ({"label": label}, f"label {label!r} is no place among its choices", "expected: 0, 1, ...")
+            for label in (2, -1, "0", None, True, 0.0)
+        ),
+    ],
+)
+def test_choices_of_xlr_that_are_none(change: Any, what: str, hint: str, tmp_path: Path) -> None:
+    path, problem = broken("xlr", objects({**XLR, **change}), tmp_path)
+    assert problem == Problem(f"{path}, line 3", what, hint)
 
 
 @pytest.mark.parametrize(("reader", "key"), [("snli", "gold_label"), ("swag", "label"), ("hellaswag", "label")])

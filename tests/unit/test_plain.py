@@ -53,8 +53,9 @@ def tokenizer() -> Any:
 
 
 def knowledge(files: dict[str, str], path: Path | None = None, lines: int | None = None, seed: int = 1) -> Knowledge:
-    text = PlainText(files=files, folder="texts", path=None if path is None else str(path), lines=lines)
-    return Knowledge(name="toy", seed=seed, text=text)
+    where = None if path is None else str(path)
+    text = PlainText(folder="texts", path=where, files="{lang}", languages=list(files), spelt=files, lines=lines)
+    return Knowledge(name="toy", seed=seed, text=text, languages=["en", "de"])
 
 
 def write(path: Path, content: str | bytes) -> Path:

@@ -32,7 +32,7 @@ from kbench.config.knowledge import (
 from kbench.engine.counter import below, mixed
 from kbench.engine.seeding import derive
 from kbench.errors import DataError
-from kbench.knowledge.cycles import cycle_key
+from kbench.knowledge.cycles import cycle_key, cycles_stage
 from kbench.knowledge.graph import Graph
 from kbench.knowledge.rows import RowFile
 from kbench.knowledge.samples import SWITCHED, describe, samples_stage, write_reasoning, write_switched
@@ -474,6 +474,29 @@ def test_each_language_draws_among_the_relations_it_has_names_for(
     if multi is Multi.uniform:
         assert abs(drawn[0] - drawn[1]) < 4 * sum(drawn.values()) ** 0.5
         assert sum(drawn.values()) > 300
+
+
+def test_a_draw_of_a_language_is_the_same_in_any_order_of_the_file(tmp_path: Path) -> None:
+    """Told as ids of Wikidata, the samples of two files that differ in the order of their lines are the same."""
+    drawn: dict[str, set[tuple[Any, ...]]] = {}
+    triples = [(1, 1, 2), (1, 2, 2), (2, 3, 1), (2, 1, 3), (3, 2, 2), (3, 3, 2), (1, 1, 3), (3, 2, 1), (1, 3, 3)]
+    names = {
+        lang: {**{f"Q{n}": [f"{lang}{n}"] for n in (1, 2, 3)}, **{f"P{n}": [f"p{n}"] for n in (1, 2, 3)}}
+        for lang in LANGUAGES
+    }
+    for name, order in (("one", triples), ("other", triples[::-1])):
+        graph = write_graph(tmp_path / name / "graph", order, names)
+        work = tmp_path / name / "cycles"
+        work.mkdir()
+        cycles_stage(Stage("graph", 1, {}, lambda *_: None), settings()).build(work, {"graph": graph.folder})
+        for seed in range(8):
+            knowledge = settings(seed=seed, cycles={"align": Align.per_language})
+            write_reasoning(graph, work, NONE, knowledge, tmp_path / name)
+            rows = np.load(tmp_path / name / "reasoning3.npy", allow_pickle=False)
+            told = {(seed, row["language"].item(), str(graph.triples[row["triples"]].tolist())) for row in rows}
+            drawn[name] = drawn.get(name, set()) | told
+    assert drawn["one"] == drawn["other"]
+    assert len({said for *_, said in drawn["one"]}) > 5
 
 
 def test_all_relations_of_a_pair_are_not_drawn_again(small: Small, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from kbench.cli import build
 from kbench.config.knowledge import Knowledge, Missing
-from kbench.errors import DataError
+from kbench.errors import DataError, UserError
 from kbench.knowledge.candidates import Candidates, _in_turns
 from kbench.knowledge.cycles import cycle_key
 from kbench.knowledge.samples import describe
@@ -186,6 +186,22 @@ def test_when_there_are_no_others_combinations_are_shared_and_counted(tmp_path: 
         validate(row, one, "en")
 
 
+def test_no_two_entities_of_a_cycle_have_the_same_name(tmp_path: Path) -> None:
+    """Context "(Xbox, part of, Microsoft)" of the firm's other Xbox would answer a question about this one."""
+    triples, names = facts(lacking=0)
+    often = [f"Q{n}" for n, _ in Counter(n for h, _, t in triples for n in (h, t)).most_common(4)]
+    names["zh"][often[1]] = [names["zh"][often[0]][0].upper()]
+    names["en"][often[3]] = [f" {names['en'][often[2]][0]}  "]
+    shares = {"train": 60, "dev": 20, "test": 25, "per_answer": 1.0, "per_entity": 1.0, "per_signature": 1.0}
+    world = World(tmp_path, settings(xlr=shares), (triples, names))
+    assert not any(set(often[:2]) <= set(row["nodes"]) for row in world.rows("test"))
+    assert not any(
+        set(often[2:]) <= set(row["nodes"]) for split in ("train", "dev", "test") for row in world.rows(split)
+    )
+    assert any(set(often[:2]) <= set(row["nodes"]) for row in world.rows("train"))  # they differ in English
+    assert world.info["splits"]["test"]["passed_over"]["entities alike"] > 0
+
+
 def test_answers_stand_at_every_place(world: World) -> None:
     places = Counter(row["label"] for row in world.rows("train"))
     assert set(places) == set(range(6))
@@ -295,7 +311,10 @@ def test_a_graph_that_gives_too_few_questions(tmp_path: Path) -> None:
 def test_shares_that_are_too_small(tmp_path: Path) -> None:
     problem = problem_of(tmp_path, facts(), xlr={"test": 30, "per_entity": 0.01})
     assert problem.where == "knowledge.xlr.test"
-    assert "; or a larger knowledge.xlr.per_entity=0.01, for which " in problem.hint
+    assert re.fullmatch(
+        r"a larger knowledge\.xlr\.per_entity=0\.01, for which \d+ cycles were passed over; or another graph",
+        problem.hint,
+    )
 
 
 def test_a_language_without_names_of_relations(tmp_path: Path) -> None:
@@ -352,10 +371,13 @@ def test_the_command_writes_the_questions_and_a_readme(tmp_path: Path, capsys: p
 
 def test_the_command_leaves_a_folder_of_something_else_alone(tmp_path: Path) -> None:
     (tmp_path / "train.en.jsonl").write_text("mine")
-    with pytest.raises(DataError, match="is not empty, and holds no XLR questions"):
+    with pytest.raises(UserError, match="is not empty, and holds no XLR questions"):
         build.run(["xlr", *SMALLER, "--to", str(tmp_path)])
-    with pytest.raises(DataError, match="is a file"):
+    with pytest.raises(UserError, match="is a file"):
         build.run(["xlr", *SMALLER, "--to", str(tmp_path / "train.en.jsonl")])
+    for below in ("xlr", "deep/xlr"):
+        with pytest.raises(UserError, match="cannot be written: Not a directory"):
+            build.run(["xlr", *SMALLER, "--to", str(tmp_path / "train.en.jsonl" / below)])
     assert [path.name for path in tmp_path.iterdir()] == ["train.en.jsonl"]
 
 
@@ -365,6 +387,8 @@ def test_the_command_counts_the_samples_of_a_graph(tmp_path: Path, capsys: pytes
     told = capsys.readouterr().out
     (samples,) = (path for path in (tmp_path / "stages/samples").iterdir() if path.is_dir())
     for name, count in describe(samples).items():
-        assert re.search(rf"samples  {name.replace('_', ' ')} +{count:,}\n", told)
+        assert re.search(rf"(samples|       )  {name[2:].replace('_', ' ')} +{count:,}\n", told)
+    assert re.search(r"\n +entities +1,040\n", told)
+    assert re.search(r"\nen +1,055 +[\d,]+ + [\d,]+ + [\d,]+\n", told)  # labels, aliases, cycles; no sentences
     assert build.run(["graph", *SMALLER, outputs, "--no-xlr"]) == 0
     assert len([path for path in (tmp_path / "stages/samples").iterdir() if path.is_dir()]) == 2
