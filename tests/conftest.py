@@ -40,24 +40,8 @@ PRETRAIN += ["pretrain.global_batch_size=8", "method.long_steps=1", "method.long
 def plain_text(folder: Path, lines: int = 120) -> list[str]:
     """The overrides of a graph with plain text: some lines of it, written into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    words = [
-        "the",
-        "river",
-        "crosses",
-        "an",
-        "old",
-        "bridge",
-        "and",
-        "a",
-        "garden",
-        "near",
-        "harbour",
-        "meadow",
-        "orchard",
-        "every",
-        "spring",
-        "morning",
-    ]
+    known = ("the river crosses an old bridge and a garden", "near harbour meadow orchard every spring morning")
+    words = " ".join(known).split()
     text = [" ".join(words[(line * step) % len(words)] for step in range(2, 8 + line % 9)) for line in range(lines)]
     (folder / "en.txt").write_text("\n".join(f"{line} ." for line in text) + "\n", encoding="utf-8")
     return [f"knowledge.text.path={folder}", "knowledge.text.languages=[en]"]

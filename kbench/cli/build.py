@@ -17,7 +17,7 @@ from kbench.cli import console
 from kbench.config.compose import compose
 from kbench.config.knowledge import Knowledge
 from kbench.config.schema import Config
-from kbench.errors import Problem, UserError, is_disk_full
+from kbench.errors import ConfigError, Problem, UserError, is_disk_full
 from kbench.files import write_atomically
 from kbench.runs.prepare import STAGES
 from kbench.stages.stage import Stage
@@ -67,8 +67,6 @@ def _parser(what: str) -> argparse.ArgumentParser:
         parser.add_argument("--ids", type=Path, action="append", default=[], help="a file of the ids to keep")
     elif what == "xlr":
         parser.add_argument("--to", type=Path, help="folder of the files; else outputs/xlr/NAME")
-    else:
-        parser.add_argument("--no-xlr", action="store_true", help="keep no test cycles of XLR out of the samples")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="which graph, such as knowledge=toy")
     return parser
 
@@ -79,9 +77,6 @@ def _graph(arguments: argparse.Namespace) -> int:
 
     config = compose(arguments.overrides)
     stages, store = _stages(config.knowledge), _store(config)
-    if arguments.no_xlr:
-        stages["samples"] = _samples(config.knowledge, stages, without=True)
-        del stages["xlr"]
     folders = {name: store.get(stage) for name, stage in stages.items()}
     graph, cycles = _json(folders["graph"] / "graph.json"), _json(folders["cycles"] / "cycles.json")
     console.line("graph", config.knowledge.name)
@@ -141,6 +136,8 @@ def _xlr(arguments: argparse.Namespace) -> int:
     """Make the questions and copy them to a folder of the user's."""
     config = compose(arguments.overrides)
     knowledge = config.knowledge
+    if knowledge.xlr is None:
+        raise ConfigError(Problem("knowledge.xlr", f"is null: {knowledge.name} has no questions", "take another graph"))
     to = arguments.to or Path(config.outputs).expanduser() / "xlr" / knowledge.name
     if to.is_dir() and any(to.iterdir()) and not (to / "xlr.json").is_file():
         what = "is not empty, and holds no XLR questions"
@@ -273,18 +270,15 @@ def _stages(knowledge: Knowledge) -> dict[str, Stage]:
     from kbench.knowledge.cycles import cycles_stage
     from kbench.knowledge.graph import graph_stage
     from kbench.knowledge.readers import locate
+    from kbench.knowledge.samples import samples_stage
     from kbench.knowledge.xlr import xlr_stage
 
     graph = graph_stage(knowledge, locate(knowledge))
     cycles = cycles_stage(graph, knowledge)
-    stages = {"graph": graph, "cycles": cycles, "xlr": xlr_stage(graph, cycles, knowledge)}
-    return {**stages, "samples": _samples(knowledge, stages)}
-
-
-def _samples(knowledge: Knowledge, stages: dict[str, Stage], without: bool = False) -> Stage:
-    from kbench.knowledge.samples import samples_stage
-
-    return samples_stage(stages["graph"], stages["cycles"], None if without else stages["xlr"], knowledge)
+    stages = {"graph": graph, "cycles": cycles}
+    if knowledge.xlr is not None:
+        stages["xlr"] = xlr_stage(graph, cycles, knowledge)
+    return {**stages, "samples": samples_stage(graph, cycles, stages.get("xlr"), knowledge)}
 
 
 def _store(config: Config) -> Store:

@@ -80,9 +80,7 @@ class Sentences:
 class Cycles:
     """Cycles of length 3, and of length 4 with a chord."""
 
-    multi: Multi = key(
-        "of several relations of two entities: a uniform draw, the first or last of the file, or all"
-    )
+    multi: Multi = key("of several relations of two entities: a uniform draw, the first or last of the file, or all")
     align: Align = key("the relation drawn is shared by all languages, or drawn per_language among those with a name")
     unique_by: CycleKey = key("length-4 cycles are told apart by diamond, or by node_set (released code)")
     per_chord: int = key("length-4 cycles drawn on one chord at most")
@@ -109,7 +107,7 @@ class Xlr:
 class PlainText:
     """Running text for the plain stream."""
 
-    folder: str | None = machinery("folder of the files under KBENCH_DATA; null: there is no text, unless path says where")
+    folder: str | None = machinery("folder of the files under KBENCH_DATA; null: no text, unless path says where")
     path: str | None = machinery("folder of the files; null: KBENCH_DATA")
     files: str = machinery("glob of the files of a language inside the folder; {lang} stands for it")
     languages: list[str] | None = key("languages of the text; null: those of the graph")
@@ -137,7 +135,7 @@ class Knowledge:
     seed: int = key("seed of all that is drawn from it")
     sentences: Sentences = key("code-switched sentences")
     cycles: Cycles = key("cycles")
-    xlr: Xlr = key("questions about cycles")
+    xlr: Xlr | None = key("questions about cycles, whose test cycles no pre-training sees; null: none are made")
     text: PlainText = key("plain text")
     licence: str = machinery("terms of use")
     cite: str = machinery("where it comes from")
@@ -155,11 +153,14 @@ class Knowledge:
                 value = getattr(getattr(self, node), name)
                 if value is not None and value < 1:
                     problems.append(Problem(f"knowledge.{node}.{name}", f"must be at least 1, is {value}"))
-        for name in ("train", "dev", "test"):
-            if getattr(self.xlr, name) < 1:
-                problems.append(Problem(f"knowledge.xlr.{name}", f"must be at least 1, is {getattr(self.xlr, name)}"))
         shares = [("cycles.balance", self.cycles.balance)]
-        shares += [(f"xlr.{name}", getattr(self.xlr, name)) for name in ("per_answer", "per_entity", "per_signature")]
+        if self.xlr is not None:
+            for name in ("train", "dev", "test"):
+                size = getattr(self.xlr, name)
+                if size < 1:
+                    problems.append(Problem(f"knowledge.xlr.{name}", f"must be at least 1, is {size}"))
+            names = ("per_answer", "per_entity", "per_signature")
+            shares += [(f"xlr.{name}", getattr(self.xlr, name)) for name in names]
         for name, share in shares:
             may_be_0 = name == "cycles.balance"
             if not 0 <= share <= 1 or (share == 0 and not may_be_0):

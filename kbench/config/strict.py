@@ -73,6 +73,9 @@ def rules(config: Config) -> list[Problem]:
         return problems + unfit
     method = registry.load("method", config.method.name)
     problems += config.knowledge.check()
+    if config.data.of_graph and config.knowledge.xlr is None:
+        hint = "take a graph that has them, or data.path=FOLDER with questions"
+        problems.append(Problem("knowledge.xlr", f"is null, and {config.data.name} is made of it", hint))
     recipes = {"train": config.train}
     if method.needs.pretraining:  # type: ignore[attr-defined]
         problems += config.pretrain.check("pretrain")

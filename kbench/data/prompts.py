@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from kbench.data.nouns import Entity, Noun, french, spanish
 from kbench.errors import DataError, Problem
 
+# raised when other sentences come out
+VERSION = 1
 SUBJECT, OBJECT = "[X]", "[Y]"
 _MARK = re.compile(r"\[([^\[\]]*)\]")
 _ARTICLE = re.compile(r"(ARTDEF|ARTIND|PREPDEF|PREPDEF-à|PREPLOC|DEF);([XY])|(ART);([XY])-Gender")

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from kbench.config.identity import science
 from kbench.config.schema import Data, Layout
+from kbench.data import prompts
 from kbench.data.generated import GENERATORS
 from kbench.data.rows import SHOWN, Row, source_rows
 from kbench.data.source import Source
@@ -152,6 +153,8 @@ def records_stage(data: Data, source: Source, where: str = "data") -> Stage:
         chosen["content"] = {data.reader: GENERATORS[data.reader][0]}
     elif not parents:
         chosen["content"] = source.content()
+    if data.task == "probe":
+        chosen["inflection"] = prompts.VERSION
     if source.cut():
         chosen["pieces"] = source.cut()
     elif data.zero_shot is not None:

@@ -13,6 +13,7 @@ from kbench.errors import DataError, Problem
 from kbench.files import hash_file
 
 ENVIRONMENT = "KBENCH_DATA"
+_SHOWN = 6  # languages without files that are told one by one
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,11 @@ def _files(data: Data, folder: Path, setting: str) -> Source:
         hint = "bring your own, or data.train_data=english" if translated else ""
         if data.zero_shot is not None and split == "test" and here:
             hint = f"data.zero_shot.tested=[{here}] leaves them out"
+        if len(absent) > _SHOWN:
+            langs = ", ".join(str(lang) for lang, _ in absent)
+            what = f"holds no {split} files {data.files[split]} of {len(absent)} languages: {langs}"
+            problems.append(Problem(str(folder), what, hint))
+            continue
         # a treebank of several may be the one that is missing
         problems += [
             Problem(str(folder), f"holds no file {glob} for the {split} split", hint)

@@ -181,11 +181,8 @@ class Kmlm(Finetune):
         names = names_stage(
             graph, bench.tokenizer_of, bench.backbone_stage, bench.backbone.tokenizer, knowledge.languages
         )
-        found = {
-            "graph": graph,
-            "samples": samples_stage(graph, cycles, xlr_stage(graph, cycles, knowledge), knowledge),
-            "names": names,
-        }
+        questions = None if knowledge.xlr is None else xlr_stage(graph, cycles, knowledge)
+        found = {"graph": graph, "samples": samples_stage(graph, cycles, questions, knowledge), "names": names}
         if self._text_files:
             found["plain"] = self._plain_stage(self.config.sample_length)
         return found

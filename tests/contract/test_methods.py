@@ -194,7 +194,7 @@ def test_a_second_run_finds_the_pretraining_of_the_first(method, toy, tmp_path):
     first, _ = toy(f"method={method}", outputs=tmp_path)
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "stages").glob("*/*/manifest.json")}
     assert len([path for path in made if path.parts[-3].startswith("pretrained")]) == {"kmlm": 1, "mlm": 2}[method]
-    second, result = toy(f"method={method}", "seed=2", "train.lr=5e-4", outputs=tmp_path)
+    second, _ = toy(f"method={method}", "seed=2", "train.lr=5e-4", outputs=tmp_path)
     assert second.folder != first.folder
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "stages").glob("*/*/manifest.json")} == made
 

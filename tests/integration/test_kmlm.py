@@ -1,7 +1,7 @@
-"""KMLM from graph to predictions: processes, kills, one checkpoint for all evaluations, folders that transformers loads.
+"""KMLM from graph to predictions: processes, kills, one checkpoint for all evaluations, a folder transformers loads.
 
-Tolerance of two processes against one: 1e-4 in every weight. Samples, masks and dropout are equal by construction (micro
-batches are equally large); what differs is the order in which float32 gradients are added.
+Tolerance of two processes against one: 1e-4 in every weight. Samples, masks and dropout are equal by construction
+(micro batches are equally large); what differs is the order in which float32 gradients are added.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def made(outputs: Path) -> Any:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a command that nothing disturbed."""
     folder = tmp_path_factory.mktemp("whole")
-    done = command(LONGER, folder)
+    done = command(LONGER, folder, timeout=900)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -71,7 +71,7 @@ LONGER += ["pretrain.epochs=2", "hardware.checkpoint_minutes=0"]
 
 
 def test_two_processes_write_the_same_samples_and_nearly_the_same_weights(whole: Path, tmp_path: Path) -> None:
-    done = command(["hardware=cpu_x2", *LONGER], tmp_path)
+    done = command(["hardware=cpu_x2", *LONGER], tmp_path, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     one, two = whole / "outputs", tmp_path / "outputs"
     for name in ("graph", "cycles", "xlr", "samples", "name_tokens"):
@@ -222,7 +222,7 @@ def test_it_pretrains_and_fine_tunes_xlmr(data: str, xlmr: Path, outputs: Path) 
     from transformers import AutoModelForMaskedLM
 
     words = [f"data={data}", "method=kmlm", *SMALL_GRAPH, *PRETRAIN, *QUICK, "data.max_length=128"]
-    run, result = in_process([*words, "backbone=xlmr_base", f"backbone.path={xlmr}"], outputs)
+    _, result = in_process([*words, "backbone=xlmr_base", f"backbone.path={xlmr}"], outputs)
     folder = outputs / "stages" / "pretrained" / result.stages["pretrained"]
     model, told = AutoModelForMaskedLM.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     assert type(model).__name__ == "XLMRobertaForMaskedLM" and not told["missing_keys"]

@@ -20,8 +20,8 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
-from kbench.config.probing import Decoder
 from kbench.backbones.masked_lm import states_and_head
+from kbench.config.probing import Decoder
 from kbench.tasks.decoding import ask, fill
 
 VOCABULARY, MASK, PAD = 60, 4, 0

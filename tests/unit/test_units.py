@@ -21,8 +21,8 @@ from kbench.backbones.load import load_tokenizer
 from kbench.config.compose import compose
 from kbench.data.encode import Encoded, encode_stage
 from kbench.data.records import Records, records_stage
-from kbench.data.units import unit_counts, units_of
 from kbench.data.source import locate
+from kbench.data.units import unit_counts, units_of
 from kbench.engine.feed import Feed, unit_logits
 from kbench.engine.loop import fit
 from kbench.engine.predict import predict, sample

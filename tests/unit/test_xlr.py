@@ -390,5 +390,5 @@ def test_the_command_counts_the_samples_of_a_graph(tmp_path: Path, capsys: pytes
         assert re.search(rf"(samples|       )  {name[2:].replace('_', ' ')} +{count:,}\n", told)
     assert re.search(r"\n +entities +1,040\n", told)
     assert re.search(r"\nen +1,055 +[\d,]+ + [\d,]+ + [\d,]+\n", told)  # labels, aliases, cycles; no sentences
-    assert build.run(["graph", *SMALLER, outputs, "--no-xlr"]) == 0
+    assert build.run(["graph", *SMALLER, outputs, "knowledge.xlr=null"]) == 0
     assert len([path for path in (tmp_path / "stages/samples").iterdir() if path.is_dir()]) == 2
