@@ -89,6 +89,8 @@ def _place(group: str, name: str) -> str:
         ["method=finetune", f"{group}={name}", *(["data=toy"] if group == "backbone" else ["backbone=tiny"])]
     )
     try:
+        if group == "data" and config.data.of_graph:
+            return f"made of knowledge={config.knowledge.name}"
         if group == "data":
             place = source.locate(config.data)
             return f"{place.kind}: {place.where}"

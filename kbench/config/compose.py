@@ -268,8 +268,16 @@ def _key(text: str) -> str:
 
 
 def _apply(config: DictConfig, text: str) -> None:
-    """Set one `key=value`; its type is checked where the schema has one."""
-    OmegaConf.update(config, _key(text), _value(text), merge=True, force_add=False)
+    """Set one `key=value`; its type is checked where the schema has one.
+
+    A mapping whose keys are a user's own, such as `data.files`, is replaced, not overlaid.
+    """
+    key, value = _key(text), _value(text)
+    node = OmegaConf.select(config, key)
+    whole = isinstance(value, dict) and isinstance(node, DictConfig) and OmegaConf.get_type(node) is dict
+    if whole:
+        OmegaConf.set_struct(node, False)
+    OmegaConf.update(config, key, value, merge=not whole, force_add=False)
 
 
 def _value(text: str) -> Any:

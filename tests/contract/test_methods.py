@@ -164,13 +164,13 @@ def test_a_stopped_pretraining_continues_with_the_same_bits(method, toy, tmp_pat
     run, whole = toy(*words)
     stop, read, logged = threading.Event(), loop._read, []
 
-    def stop_after_sixth(*arguments):
+    def stop_in_sixth(*arguments):
         logged.append(len(logged))
-        if len(logged) == 6:
+        if len(logged) == 5:
             stop.set()
         return read(*arguments)
 
-    monkeypatch.setattr(loop, "_read", stop_after_sixth)
+    monkeypatch.setattr(loop, "_read", stop_in_sixth)
     with pytest.raises(InterruptedRunError, match="after step 6 of 10"):
         toy(*words, outputs=tmp_path, stop=stop)
     monkeypatch.setattr(loop, "_read", read)
