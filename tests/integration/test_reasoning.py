@@ -1,7 +1,7 @@
 """What KMLM is for, in small: a checkpoint that has learned the toy graph reasons better in every language together.
 
-The paper's order, KMLM_R above the start (table 6), on the toy graph with the tiny backbone: a few minutes. The measured
-table of a real graph is in docs/measurements/kmlm-xlr-wikidata-mini.md.
+The order of the paper, KMLM_R above the start (table 6), on the toy graph with the tiny backbone: some minutes. The
+measured table of a real graph is in docs/measurements/kmlm-xlr-wikidata-mini.md.
 """
 
 from __future__ import annotations
