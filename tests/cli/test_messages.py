@@ -35,7 +35,8 @@ def test_two_mistakes_at_once(tmp_path):
 def test_an_unknown_verb(tmp_path):
     assert refused(["reprduce", "muki/table1"], tmp_path) == (
         "error: no such verb: reprduce; did you mean reproduce?\n"
-        "  verbs: reproduce, report, ls, show, build, export, fetch, doctor; a run is written GROUP=CHOICE, such as method=muki\n"
+        "  verbs: reproduce, report, ls, show, build, export, fetch, doctor; "
+        "a run is written GROUP=CHOICE, such as method=muki\n"
     )
 
 
