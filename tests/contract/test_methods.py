@@ -360,7 +360,17 @@ def test_sampling_survives_files_a_kill_left_half_written(harm, toy, tmp_path):
     from kbench.methods.muki import Muki
 
     config = whole_run.config
-    bench = Bench(config.data, config.backbone, run.located, Records(run.records), config.train, config.teacher, 1)
+    bench = Bench(
+        config.data,
+        config.backbone,
+        run.located,
+        Records(run.records),
+        config.train,
+        config.teacher,
+        config.knowledge,
+        config.pretrain,
+        1,
+    )
     stage = Muki(config.method, bench).stages()["samples_0"]
     work = tmp_path / "stages" / stage.name / f"{stage.key}.work"
     work.mkdir(parents=True)
