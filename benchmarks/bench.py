@@ -119,13 +119,11 @@ def training(folder: Path) -> list[tuple[str, float, float, str]]:
     from torch.nn.functional import cross_entropy
 
     from kbench.config.compose import compose
-    from kbench.data.records import Records
     from kbench.engine.feed import Feed, inputs
     from kbench.engine.loop import fit
     from kbench.engine.runtime import Runtime
     from kbench.engine.sampler import epoch_batches
     from kbench.methods.base import Method
-    from kbench.methods.bench import Bench
     from kbench.methods.finetune import Finetune
     from kbench.methods.muki import Muki
     from kbench.runs.prepare import prepare
@@ -135,10 +133,7 @@ def training(folder: Path) -> list[tuple[str, float, float, str]]:
     config = compose(["method=muki", *words, f"outputs={folder}"])
     run = prepare(config)
     runtime = Runtime(micro_batch_size=32, checkpoint_seconds=1e9)
-    bench = Bench(
-        config.data, config.backbone, run.located, Records(run.records), config.train, config.teacher, 1,
-        runtime=runtime, store=Store(folder / "stages", runtime), report=Silent(),
-    )  # fmt: skip
+    bench = run.bench(runtime=runtime, store=Store(folder / "stages", runtime), report=Silent())
     chosen = np.arange(ROWS)
     classes = len(bench.task.outputs)
     generator = np.random.default_rng(0)
@@ -222,7 +217,6 @@ def sampling(folder: Path) -> list[tuple[str, float, float, str]]:
     import torch
 
     from kbench.config.compose import compose
-    from kbench.data.records import Records
     from kbench.engine.predict import predict, sample
     from kbench.engine.recipe import Precision
     from kbench.engine.runtime import Runtime
@@ -236,11 +230,7 @@ def sampling(folder: Path) -> list[tuple[str, float, float, str]]:
 
     def surroundings(words: list[str]) -> Bench:
         run = prepare(compose([*words, f"outputs={folder}"]))
-        config = run.config
-        return Bench(
-            config.data, config.backbone, run.located, Records(run.records), config.train, config.teacher, 1,
-            runtime=runtime, store=Store(folder / "stages", runtime), report=Silent(),
-        )  # fmt: skip
+        return run.bench(runtime=runtime, store=Store(folder / "stages", runtime), report=Silent())
 
     def drawn(model: Any, bench: Bench, rows: Any, precision: Precision) -> Any:
         path = folder / "samples.npy"
