@@ -7,6 +7,7 @@ measured table of a real graph is in docs/measurements/kmlm-xlr-wikidata-mini.md
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -21,6 +22,7 @@ WORDS = [
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
+@pytest.mark.skipif("KBENCH_LONG" not in os.environ, reason="takes five to ten minutes; set KBENCH_LONG=1")
 def test_a_model_that_learned_the_graph_reasons_better(tmp_path):
     rows = ["--rows", "xlmr_base,kmlm_r_xlmr_base"]
     done = command(["reproduce", "kmlm/table6", *WORDS, f"outputs={tmp_path}", *rows, "--json"], tmp_path, timeout=1200)
