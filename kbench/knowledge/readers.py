@@ -123,10 +123,10 @@ class Source:
 
     @property
     def _own_languages(self) -> set[str]:
-        raise NotImplementedError
+        raise NotImplementedError  # abstract
 
     def _own_names(self, language: str) -> Iterable[pl.DataFrame]:
-        raise NotImplementedError
+        raise NotImplementedError  # abstract
 
 
 class Wikidata5m(Source):
