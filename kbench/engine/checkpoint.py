@@ -1,6 +1,6 @@
 """Checkpoints: everything a training needs to continue with the same bits, verified when read.
 
-    <folder>/step-00000120/   model.safetensors, optimizer.safetensors, best.safetensors, state.json
+    <folder>/step-00000120/   model, optimizer, best and method.safetensors, state.json
     <folder>/corrupt-.../     one that did not verify, set aside
 
 There is no random state to save: order and dropout are functions of (seed, step).
@@ -35,6 +35,7 @@ class Checkpoint:
         model: trainable weights and buffers.
         optimizer: the optimiser's state, tensors only, by `parameter index.name`.
         best: weights of the best evaluation so far; empty where none is kept.
+        method: what the method holds beside its model (`kbench.engine.hooks`); empty where it holds nothing.
         progress: plain JSON values: best score, evaluations, loss scale.
     """
 
@@ -42,6 +43,7 @@ class Checkpoint:
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     best: dict[str, Tensor] = field(default_factory=dict)
+    method: dict[str, Tensor] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
 
 
@@ -57,6 +59,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     try:
         work.mkdir(parents=True)
         files = {"model": checkpoint.model, "optimizer": checkpoint.optimizer, "best": checkpoint.best}
+        files["method"] = checkpoint.method
         hashes = {}
         tied = _tied(checkpoint.model)
         files["model"] = {key: tensor for key, tensor in checkpoint.model.items() if key not in tied}
@@ -103,7 +106,7 @@ def _read(path: Path) -> Checkpoint:
     for name, expected in state["files"].items():
         if hash_file(path / name) != expected:
             raise ValueError(f"{name} was changed")
-    tensors = {name: load_file(path / f"{name}.safetensors") for name in ("model", "optimizer", "best")}
+    tensors = {name: load_file(path / f"{name}.safetensors") for name in ("model", "optimizer", "best", "method")}
     tensors["model"] |= {key: tensors["model"][first] for key, first in state["tied"].items()}
     return Checkpoint(step=int(state["step"]), progress=state["progress"], **tensors)
 

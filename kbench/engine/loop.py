@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from kbench.engine import checkpoint as checkpoints
 from kbench.engine.feed import Feed
-from kbench.engine.recipe import Precision, Recipe, Schedule, Selection
+from kbench.engine.hooks import Hooks
+from kbench.engine.optimizer import groups, share_of_peak
+from kbench.engine.recipe import Precision, Recipe, Selection
 from kbench.engine.runtime import Runtime
 from kbench.engine.sampler import chunks, epoch_batches, steps_per_epoch
 from kbench.engine.seeding import derive
@@ -89,6 +91,7 @@ def fit(
     log_every: int = 10,
     rates: Mapping[str, float] | None = None,
     whole_batch: bool = False,
+    hooks: Hooks | None = None,
 ) -> Fit:
     """Train a model; continue from the newest checkpoint in `folder` where there is one.
 
@@ -106,16 +109,22 @@ def fit(
         log_every: steps between logged points.
         rates: peak learning rate of parameters by the beginning of their names, where it is not the recipe's.
         whole_batch: never split a process's share of the batch, whatever the micro batch of the hardware.
+        hooks: what the method does inside a step beside its loss.
 
     Raises:
         DivergedError: the loss is no number; the last checkpoint stands.
         InterruptedRunError: the run was asked to stop; a checkpoint was written.
     """
     started = time.monotonic()
+    hooks = hooks or Hooks()
     accelerator = runtime.accelerator(recipe.precision)
     plain = model.to(runtime.device)
     optimizer: Any = torch.optim.AdamW(
-        _groups(plain, recipe, rates or {}), lr=recipe.lr, eps=recipe.adam_epsilon, fused=True
+        groups(plain, recipe, rates or {}),
+        lr=recipe.lr,
+        betas=(0.9, recipe.adam_beta2),
+        eps=recipe.adam_epsilon,
+        fused=True,
     )
     peaks = [group["lr"] for group in optimizer.param_groups]
     model, optimizer = accelerator.prepare(plain, optimizer)
@@ -145,9 +154,11 @@ def fit(
             report.note(
                 f"micro batches had {before} rows and now have {micro}: from here on other dropout masks are drawn"
             )
+    hooks.restore(first, found.method if found is not None else {})
     report.rewind(scope, first)
 
     def save(step: int) -> None:
+        own = hooks.tensors(step)
         if not runtime.is_main:
             return
         progress = {"score": best.score, "best_step": best.step, "since": best.since, "micro_batch_size": micro}
@@ -156,9 +167,10 @@ def fit(
         checkpoints.save(
             folder,
             checkpoints.Checkpoint(
-                step, plain.state_dict(), checkpoints.optimizer_tensors(optimizer.optimizer), best.weights, progress
+                step, plain.state_dict(), checkpoints.optimizer_tensors(optimizer.optimizer), best.weights, own, progress
             ),
         )
+        hooks.saved(step)
 
     def judge(step: int) -> bool:
         """Evaluate; keep the weights where they are the best; say whether patience is at its end."""
@@ -191,10 +203,11 @@ def fit(
             )
         positions = batches[step % per_epoch]
         pieces = chunks(positions, micro, runtime.processes)
+        hooks.begin(step, epoch, positions)
         shared = feed.shared(positions)
         units = int(feed.weights[positions].sum())
         own = range(runtime.rank, len(pieces), runtime.processes)
-        rate = _rate(recipe, step, total)
+        rate = share_of_peak(recipe, step, total)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * rate
         for index in own:
@@ -204,18 +217,20 @@ def fit(
             last = index + runtime.processes >= len(pieces)
             with nullcontext() if last else accelerator.no_sync(model):
                 batch = feed.batch(piece if len(piece) else positions[:1], runtime.device)
-                terms = loss(model, batch | shared)
+                terms = loss(model, batch | shared | {"step_rows": torch.tensor(len(piece))})
                 whole: Any = sum(terms.values())
                 # DDP averages gradients over processes, the mean we want is over rows
                 accelerator.backward(whole * (share * runtime.processes))
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0.0) + term.detach() * share
+        further = hooks.gradients()
         if recipe.clip:
-            norm = accelerator.clip_grad_norm_(model.parameters(), recipe.clip)
+            norm = accelerator.clip_grad_norm_([*model.parameters(), *further], recipe.clip)
             sums["grad_norm"] = sums.get("grad_norm", 0.0) + norm.detach() / runtime.processes
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1
+        hooks.update(step, recipe.lr * rate)
         since_log += 1
         rows += len(positions)
         tokens += int(feed.lengths[positions].sum())
@@ -229,7 +244,7 @@ def fit(
                 "epoch": step / per_epoch,
                 "lr": recipe.lr * rate,
                 "seconds_per_step": (now - logged_at) / since_log,
-            }
+            } | hooks.values()
             values = {name: value for name, value in values.items() if math.isfinite(value)}
             sums, since_log, logged_at = {}, 0, now
             report.log(scope, step, values)
@@ -237,8 +252,10 @@ def fit(
         if selecting and (step % (recipe.eval_every or per_epoch) == 0 or step == total):
             stopped = judge(step)
             logged_at = time.monotonic()
-        # saved after the step's evaluation, and only where its loss was just seen to be a number
-        if stop or (since_log == 0 and step < total and time.monotonic() - last_saved >= runtime.checkpoint_seconds):
+        # saved after the step's evaluation, and only where its loss was just seen to be a number; all processes save,
+        # or none: their clocks differ
+        due = since_log == 0 and step < total
+        if stop or (due and runtime.broadcast(time.monotonic() - last_saved >= runtime.checkpoint_seconds)):
             save(step)
             last_saved = time.monotonic()
         if stop:
@@ -250,30 +267,6 @@ def fit(
     runtime.barrier()
     seconds = time.monotonic() - started
     return Fit(step, best.step if selecting else step, best.score, seconds, tokens, rows)
-
-
-def _groups(model: nn.Module, recipe: Recipe, rates: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Parameter groups by learning rate; biases and layer norms (the vectors) without decay."""
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(recipe.lr, True): [], (recipe.lr, False): []}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            rate = next((rate for start, rate in rates.items() if name.startswith(start)), recipe.lr)
-            groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
-    return [
-        {"params": found, "lr": rate, "weight_decay": recipe.weight_decay if matrix else 0.0}
-        for (rate, matrix), found in groups.items()
-        if found
-    ]
-
-
-def _rate(recipe: Recipe, step: int, total: int) -> float:
-    """Share of the peak learning rate at a step, from 0: linear rise over the warm-up, then the schedule."""
-    warm = math.ceil(recipe.warmup * total) if recipe.warmup_steps is None else recipe.warmup_steps
-    if step < warm:
-        return step / warm
-    if recipe.schedule is Schedule.constant:
-        return 1.0
-    return (total - step) / max(1, total - warm)
 
 
 def _read(sums: Mapping[str, Tensor], steps: int, accelerator: Any) -> dict[str, float]:

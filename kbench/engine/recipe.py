@@ -43,6 +43,7 @@ class Recipe:
     warmup: float = key("share of all steps over which the learning rate rises from 0")
     warmup_steps: int | None = key("the same in optimiser steps; null: the share")
     adam_epsilon: float = key("AdamW's epsilon")
+    adam_beta2: float = key("AdamW's decay of squared gradients; that of gradients is 0.9")
     weight_decay: float = key("AdamW's decay; biases and layer norms have none")
     clip: float = key("largest norm of the gradient; 0: no clipping")
     global_batch_size: int = key("rows in one optimiser step, over all processes and accumulations")
@@ -57,7 +58,7 @@ class Recipe:
     def check(self, where: str) -> list[Problem]:
         """Rules that a type cannot say. `where` is the configuration node, such as `train`."""
         problems = []
-        for name in ("lr", "warmup", "weight_decay", "clip", "adam_epsilon"):
+        for name in ("lr", "warmup", "weight_decay", "clip", "adam_epsilon", "adam_beta2"):
             if not math.isfinite(getattr(self, name)):
                 return [Problem(f"{where}.{name}", f"must be a finite number, is {getattr(self, name)}")]
         for name in ("epochs", "global_batch_size"):
@@ -71,6 +72,8 @@ class Recipe:
                 problems.append(Problem(f"{where}.{name}", f"must be above 0, is {getattr(self, name)}"))
         if self.warmup_steps is not None and self.warmup_steps < 0:
             problems.append(Problem(f"{where}.warmup_steps", f"must not be negative, is {self.warmup_steps}"))
+        if not 0 <= self.adam_beta2 < 1:
+            problems.append(Problem(f"{where}.adam_beta2", f"must lie in [0, 1), is {self.adam_beta2}"))
         if not 0 <= self.warmup <= 1:
             problems.append(Problem(f"{where}.warmup", f"is a share of all steps, 0 to 1, is {self.warmup}"))
         for name in ("weight_decay", "clip", "length_pool"):

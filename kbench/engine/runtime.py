@@ -87,6 +87,22 @@ class Runtime:
         """The items of all processes, on every process, in the order of the ranks."""
         return gather_object(items) if self.processes > 1 else items
 
+    def gather_rows(self, tensor: Any) -> Any:
+        """The rows of all processes, in the order of the ranks; each may have another number of them."""
+        if self.processes == 1:
+            return tensor
+        counts = self._accelerator.gather(torch.tensor([len(tensor)], device=self.device)).tolist()
+        whole = self._accelerator.gather(self._accelerator.pad_across_processes(tensor.contiguous(), dim=0))
+        return torch.cat([part[:count] for part, count in zip(whole.chunk(self.processes), counts, strict=True)])
+
+    def sum(self, tensor: Any) -> Any:
+        """The sum of a tensor over all processes, on every process."""
+        return self._accelerator.reduce(tensor, reduction="sum") if self.processes > 1 else tensor
+
+    def mean(self, tensor: Any) -> Any:
+        """The mean likewise."""
+        return self._accelerator.reduce(tensor, reduction="mean") if self.processes > 1 else tensor
+
     def peak_memory(self) -> dict[str, int]:
         """Largest memory this process has held, in MiB: `resident` of the host, `device` of the GPU."""
         import resource

@@ -106,8 +106,10 @@ KMLM = {
     "method.long_length": "256",
     "method.long_batch_size": "64",
     "method.pretrain_seed": "2",
+    "pretrain.adam_beta2": "0.98",
     "pretrain.adam_epsilon": "1e-8",
     "pretrain.warmup_steps": "5",
+    "train.adam_beta2": "0.98",
     "train.adam_epsilon": "1e-6",
     "train.warmup_steps": "5",
 }

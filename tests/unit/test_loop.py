@@ -17,6 +17,7 @@ from kbench.data.encode import Encoded
 from kbench.engine import loop
 from kbench.engine.checkpoint import latest
 from kbench.engine.feed import Feed
+from kbench.engine.optimizer import share_of_peak
 from kbench.engine.recipe import Precision, Recipe, Schedule, Selection
 from kbench.engine.runtime import Runtime
 from kbench.errors import DivergedError
@@ -29,6 +30,7 @@ RECIPE = Recipe(
     warmup=0.1,
     warmup_steps=None,
     adam_epsilon=1e-8,
+    adam_beta2=0.999,
     weight_decay=0.01,
     clip=1.0,
     global_batch_size=8,
@@ -280,7 +282,7 @@ def test_the_logged_loss_is_the_mean_over_the_rows_of_the_batch(feed, tmp_path):
 
 @pytest.mark.parametrize(("step", "expected"), [(0, 0.0), (5, 0.5), (10, 1.0), (55, 0.5), (99, 1 / 90)])
 def test_the_schedule_of_100_steps_with_a_tenth_of_warm_up(step, expected):
-    assert loop._rate(RECIPE, step, 100) == pytest.approx(expected)
-    assert loop._rate(replace(RECIPE, schedule=Schedule.constant), step, 100) == pytest.approx(
+    assert share_of_peak(RECIPE, step, 100) == pytest.approx(expected)
+    assert share_of_peak(replace(RECIPE, schedule=Schedule.constant), step, 100) == pytest.approx(
         min(expected * 1e9, 1) if step >= 10 else expected
     )

@@ -314,6 +314,7 @@ RECIPE = Recipe(
     warmup=0.0,
     warmup_steps=None,
     adam_epsilon=1e-8,
+    adam_beta2=0.999,
     weight_decay=0.0,
     clip=1.0,
     global_batch_size=8,
