@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from kbench.config.corpus import Corpus, Vectors
 from kbench.config.keys import key, machinery
 from kbench.errors import Problem
 
@@ -137,6 +138,8 @@ class Knowledge:
     cycles: Cycles = key("cycles")
     xlr: Xlr | None = key("questions about cycles, whose test cycles no pre-training sees; null: none are made")
     text: PlainText = key("plain text")
+    corpus: Corpus | None = key("text with mentions of the graph's entities; null: none")
+    vectors: Vectors = key("vectors of entities and relations; read by methods that inject them")
     licence: str = machinery("terms of use")
     cite: str = machinery("where it comes from")
 
@@ -146,8 +149,10 @@ class Knowledge:
         if self.reader not in GRAPH_READERS:
             hint = f"there are: {', '.join(GRAPH_READERS)}"
             problems.append(Problem("knowledge.reader", f"no such reader: {self.reader}", hint))
-        if len(self.languages) < 2 or len(set(self.languages)) != len(self.languages):
-            problems.append(Problem("knowledge.languages", "must be two at least, each once"))
+        least = 2 if self.corpus is None else 1
+        if len(self.languages) < least or len(set(self.languages)) != len(self.languages):
+            count = "two" if least == 2 else "one"
+            problems.append(Problem("knowledge.languages", f"must be {count} at least, each once"))
         for node, names in (("sentences", ("triples",)), ("cycles", ("length3", "length4", "per_chord"))):
             for name in names:
                 value = getattr(getattr(self, node), name)
@@ -167,4 +172,6 @@ class Knowledge:
                 problems.append(Problem(f"knowledge.{name}", f"is a share, 0 to 1, is {share}"))
         if self.text.lines is not None and self.text.lines < 1:
             problems.append(Problem("knowledge.text.lines", f"must be null or at least 1, is {self.text.lines}"))
-        return problems
+        if self.corpus is not None:
+            problems += self.corpus.check()
+        return problems + self.vectors.check()

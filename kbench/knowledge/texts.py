@@ -1,4 +1,4 @@
-"""The names of a graph as texts that a small backbone's tokenizer is trained on."""
+"""The names of a graph, or its corpus, as texts that a small backbone's tokenizer is trained on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from kbench.backbones.tiny import Texts
 from kbench.stages.stage import Stage
 
 _NAMES = 5000  # of each language: enough for a small vocabulary, and quick
+_SENTENCES = 20_000  # likewise
 _PORTION = 1000
 
 
@@ -30,3 +31,17 @@ def name_texts(graph: Stage, languages: Sequence[str]) -> Texts:
                 yield names.texts.take(rows[start : start + _PORTION]).to_pylist()
 
     return Texts({"names": _NAMES, "languages": list(languages)}, read, {"graph": graph})
+
+
+def corpus_texts(corpus: Stage) -> Texts:
+    """The first sentences of a corpus."""
+
+    def read(folders: Mapping[str, Path]) -> Iterator[list[str]]:
+        from kbench.knowledge.corpus import CorpusText
+
+        opened = CorpusText(folders["corpus"])
+        count = min(_SENTENCES, opened.sentences)
+        for start in range(0, count, _PORTION):
+            yield opened.texts(start, min(start + _PORTION, count))
+
+    return Texts({"sentences": _SENTENCES}, read, {"corpus": corpus})
