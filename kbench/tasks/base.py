@@ -30,6 +30,8 @@ class Task:
 
     # whether a model is fine-tuned for it; a probe is answered by the pre-trained model itself
     trained: ClassVar[bool] = True
+    # tokens of a row that a head reads together; the model has so many times the outputs (kbench/tasks/heads.py)
+    reads: int = 1
 
     def __init__(self, outputs: Sequence[str], metrics: Sequence[str], options: Any = None):
         self.outputs = list(outputs)

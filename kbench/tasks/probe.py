@@ -1,9 +1,8 @@
-"""Probe: a pre-trained masked language model is asked for facts; nothing is trained (X-FACTR; KMLM, table 4)."""
+"""Probe: a pre-trained masked language model is asked for facts; nothing is trained (X-FACTR; KMLM, table 4; LAMA)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,7 +11,9 @@ from kbench.config.probing import Choose, ProbeOptions, Scorer
 from kbench.data.facts import ALIASES, GOLD, PROMPT, RELATION, SUBJECT
 from kbench.data.prompts import OBJECT
 from kbench.errors import DataError, Problem
-from kbench.metrics.probing import fact_scores
+from kbench.metrics.probing import CORPORA, FACTS, UHN, corpus_of, fact_scores, lama_scores
+from kbench.tasks import cloze, guessing
+from kbench.tasks.asking import ANSWER, Asked, ids_of, read
 from kbench.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -22,47 +23,8 @@ if TYPE_CHECKING:
     from kbench.engine.recipe import Precision
     from kbench.engine.runtime import Runtime
 
-# what is known of each fact: the answer, its number of tokens and their log-probability, summed or mean; whether the
-# fact was asked, and if not whether a token of its labels is unknown; whether the answer is right; whether the gold
-# label is one token
-ANSWER = np.dtype(
-    [
-        ("text", "U160"), ("tokens", "i1"), ("logprob", "f4"), ("used", "?"), ("unknown", "?"), ("correct", "?"),
-        ("single", "?"),
-    ]
-)  # fmt: skip
 _CHUNK = 1024  # facts whose texts are in memory at once
 _MOST = 512  # tokens that every known model can read
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """The prompts of a split as token ids, each with one mask.
-
-    Attributes:
-        tokens: of all prompts, one after another, int32.
-        starts: where each prompt begins in them [facts].
-        lengths: its tokens [facts].
-        places: where its mask stands in it [facts].
-        answers: the facts [facts], `used`, `unknown` and `single` known.
-    """
-
-    tokens: np.ndarray
-    starts: np.ndarray
-    lengths: np.ndarray
-    places: np.ndarray
-    answers: np.ndarray
-
-    def batch(self, rows: np.ndarray, count: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids of some prompts with `count` masks for the one, padded, and 1 where a token is [rows, length]."""
-        lengths = self.lengths[rows] + count - 1
-        ids = np.full((len(rows), lengths.max()), pad, dtype=np.int64)
-        for line, row in enumerate(rows):
-            told = self.tokens[self.starts[row] : self.starts[row] + self.lengths[row]]
-            place = self.places[row]
-            masks = np.repeat(told[place], count)
-            ids[line, : lengths[line]] = np.concatenate([told[:place], masks, told[place + 1 :]])
-        return ids, (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
 
 
 class Probe(Task):
@@ -98,6 +60,8 @@ class Probe(Task):
     ) -> np.ndarray:
         """The model's answer to every fact of a split [facts], ANSWER, the same on every process.
 
+        With LAMA's options it is asked LAMA's way instead, CLOZE: see kbench/tasks/cloze.py. Else:
+
         A prompt is tokenised with one mask token in the place of [Y], which then stands there 1 to `longest` times. The
         benchmark tokenises the text with so many mask tokens, spaces between, which is the same for BERT's and XLM-R's
         tokenizers; others, byte-level ones, would put a token for the space between two masks. A fact with a token in
@@ -113,7 +77,7 @@ class Probe(Task):
                 not asked. None: what the tokenizer allows.
 
         Raises:
-            DataError: no fact can be asked, or none of one language; the tokenizer has no mask token.
+            DataError: no fact can be asked, or none of one language or metric; the tokenizer has no mask token.
         """
         import torch
 
@@ -124,6 +88,10 @@ class Probe(Task):
         if tokenizer.mask_token_id is None:
             raise DataError(Problem("backbone", "its tokenizer has no mask token", "take a masked language model"))
         options = self.options
+        if options.lama is not None:
+            room = min(max_length or _MOST, _MOST, int(tokenizer.model_max_length))
+            return self._cloze(model, tokenizer, records, split, runtime, precision, room)
+        self._check_metrics(set(FACTS), records, split)
         room = min(max_length or _MOST, _MOST, int(tokenizer.model_max_length)) - options.longest + 1
         asked = self._asked(tokenizer, records, split, room)
         found: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
@@ -166,6 +134,8 @@ class Probe(Task):
     def score(self, scores: np.ndarray, *gold: Any) -> dict[str, float]:
         """Metrics of answers [facts], ANSWER, to facts of some relations [facts]."""
         found = fact_scores(scores["correct"], gold[0], scores["used"], scores["single"], len(self.outputs))
+        if self.options.lama is not None:
+            found |= lama_scores(scores["correct"], gold[0], scores["used"], scores["easy"] > 0, self.outputs)
         return {name: found[name] for name in self.metrics}
 
     def predictions(self, scores: np.ndarray, records: Records, split: str) -> Iterator[dict[str, Any]]:
@@ -184,14 +154,17 @@ class Probe(Task):
                     "logprob": float(f"{answer['logprob']:.6g}"),
                     "correct": bool(answer["correct"]),
                     "used": bool(answer["used"]),
+                    **({} if self.options.lama is None else {"easy": bool(answer["easy"])}),
                 }
 
     def diagnostics(self, scores: np.ndarray, records: Records, split: str) -> dict[str, float]:
         """Shares of the facts, of all and of each language.
 
         `asked`; `unknown_token` and `too_long`, why others were not; `one_token`, of those asked the share whose gold
-        label is one token of the model.
+        label is one token of the model. Of LAMA numbers of facts instead, see `_counts`.
         """
+        if self.options.lama is not None:
+            return self._counts(scores, records.labels(split))
         groups = {"": np.arange(len(scores)), **{f"/{lang}": rows for lang, rows in records.groups(split).items()}}
         found = {}
         for name, rows in groups.items():
@@ -202,7 +175,81 @@ class Probe(Task):
             found[f"one_token{name}"] = float(some["single"][some["used"]].mean())
         return found
 
-    def _asked(self, tokenizer: Any, records: Records, split: str, room: int) -> _Asked:
+    def _cloze(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        records: Records,
+        split: str,
+        runtime: Runtime,
+        precision: Precision,
+        room: int,
+    ) -> np.ndarray:
+        """The answers LAMA's way; what cannot be measured is said before the model is asked."""
+        options = self.options.lama
+        ids = cloze.choices(tokenizer, options, records.words())
+        asked, golds = cloze.prepare(tokenizer, records, split, room, ids, options)
+        if options.uhn_model is not None:
+            guesser, other = guessing.load(options.uhn_model, runtime)
+            easy = guessing.guessed(guesser, other, records, split, runtime)
+            asked.answers["easy"] |= (cloze.EASY["guessed"] * easy).astype(np.uint8)
+            del guesser
+        used, easy = asked.answers["used"], asked.answers["easy"] > 0
+        able = lama_scores(used & False, records.labels(split), used, easy, self.outputs)
+        self._check_metrics({*able, *(FACTS if used.any() else ())}, records, split)
+        return cloze.ask(model, tokenizer, asked, golds, ids, runtime, precision)
+
+    def _check_metrics(self, able: set[str], records: Records, split: str) -> None:
+        """Raise DataError where a metric is over no fact: there are none, or none of them can be asked."""
+        there = {corpus_of(self.outputs[index]) for index in np.unique(records.labels(split))}
+        problems = []
+        for name in [one for one in self.metrics if one not in able]:
+            corpus = name.removeprefix(UHN)
+            if self.options.lama is None:
+                what, hint = f"{name} is LAMA's, and these facts are asked in X-FACTR's way", f"take {', '.join(FACTS)}"
+            elif corpus in CORPORA and corpus not in there:
+                what, hint = f"{name} has no facts: there are none of {corpus}", "leave it out, or add their files"
+            else:
+                what = f"{name} has no facts: no object of theirs is among the words that answers are chosen from"
+                what += ", or each is easy to guess" if corpus != name else ""
+                hint = "take a backbone that keeps upper case, another data.probing.lama.vocabulary, or leave it out"
+            problems.append(Problem("data.metrics", what, hint))
+        if problems:
+            raise DataError(*problems)
+
+    def _counts(self, scores: np.ndarray, relation: np.ndarray) -> dict[str, float]:
+        """Numbers of facts, of all, of each corpus and of each relation, and each relation's own precision at 1.
+
+        `choices`, the words that answers are chosen from; `of`, the facts there are; `kept`, those asked; the others by
+        what keeps them out: `not_single`, `not_listed`, `not_one_mask`. `missing`: relations that have no facts here.
+        LAMA-UHN: `easy_held` and `easy_guessed`, how many of all facts each filter takes away; `uhn_of` and `uhn_kept`,
+        what is left of all and of those asked; `uhn_filters`, how many were applied, of two.
+        """
+        found: dict[str, float] = {"choices": int(scores["among"][0])}
+        found["uhn_filters"] = 1 + (self.options.lama.uhn_model is not None)
+        hard = scores["easy"] == 0
+        counts = {"of": scores["why"] >= 0, "kept": scores["used"], "uhn_of": hard, "uhn_kept": hard & scores["used"]}
+        more = {name: scores["why"] == code for name, code in cloze.WHY.items()}
+        more |= {f"easy_{name}": scores["easy"] & bit > 0 for name, bit in cloze.EASY.items()}
+        corpora = [corpus_of(name) for name in self.outputs]
+        groups = [("", np.ones(len(scores), dtype=bool))]
+        groups += [(f"/{name}", np.array([one == name for one in corpora])[relation]) for name in CORPORA]
+        for name, rows in groups:
+            if rows.any():
+                found |= {f"{count}{name}": int((some & rows).sum()) for count, some in (counts | more).items()}
+        wanted = {name.removeprefix(UHN) for name in self.metrics}
+        missing = []
+        for index, (name, corpus) in enumerate(zip(self.outputs, corpora, strict=True)):
+            rows = relation == index
+            if rows.any():
+                found |= {f"{count}/{name}": int((some & rows).sum()) for count, some in counts.items()}
+                right = scores["correct"][rows & scores["used"]]
+                found |= {f"precision/{name}": float(right.mean())} if len(right) else {}
+            elif corpus in wanted:
+                missing.append(name)
+        return found | {"missing": len(missing), **{f"missing/{name}": 1 for name in missing}}
+
+    def _asked(self, tokenizer: Any, records: Records, split: str, room: int) -> Asked:
         """The prompts of a split, cut to `room` tokens, and which of them are used."""
         count = records.rows(split)
         answers = np.zeros(count, dtype=ANSWER)
@@ -210,8 +257,8 @@ class Probe(Task):
         unknown, mask = tokenizer.unk_token_id, tokenizer.mask_token_id
         for start in range(0, count, _CHUNK):
             facts = records.pieces(split, start, start + _CHUNK)
-            told = _ids(tokenizer, [one[PROMPT].replace(OBJECT, tokenizer.mask_token) for one in facts], special=True)
-            golds, subjects = (_ids(tokenizer, [one[part] for one in facts]) for part in (GOLD, SUBJECT))
+            told = ids_of(tokenizer, [one[PROMPT].replace(OBJECT, tokenizer.mask_token) for one in facts], special=True)
+            golds, subjects = (ids_of(tokenizer, [one[part] for one in facts]) for part in (GOLD, SUBJECT))
             flat: list[int] = []
             for row, (ids, gold, subject) in enumerate(zip(told, golds, subjects, strict=True), start=start):
                 # a name that holds the mask token is none the tokenizer can spell, either
@@ -230,7 +277,7 @@ class Probe(Task):
                 what = f"no fact{of} can be asked: each has a token that the tokenizer does not know, or is too long"
                 hint = "take another backbone, or leave the language out of data.zero_shot.tested"
                 raise DataError(Problem("data", what, hint))
-        return _Asked(np.concatenate(pieces), np.cumsum(lengths) - lengths, lengths, places, answers)
+        return Asked(np.concatenate(pieces), np.cumsum(lengths) - lengths, lengths, places, answers)
 
     def _judge(self, tokenizer: Any, records: Records, split: str, tokens: np.ndarray, answers: np.ndarray) -> None:
         """Write text and correctness of the chosen tokens [facts, longest] into the answers."""
@@ -239,7 +286,7 @@ class Probe(Task):
             facts = records.pieces(split, start, start + _CHUNK)
             counted = [[one[GOLD], *(one[ALIASES:] if self.options.scorer is Scorer.full else [])] for one in facts]
             names = list(dict.fromkeys(name for one in counted for name in one))
-            spelt = dict(zip(names, _ids(tokenizer, names), strict=True))
+            spelt = dict(zip(names, ids_of(tokenizer, names), strict=True))
             # both sides as the tokenizer spells them: it may split "U.S." or lose an accent
             heard = {name: read(tokenizer, ids).lower() for name, ids in spelt.items() if unknown not in ids}
             for row, valid in enumerate(counted, start=start):
@@ -253,16 +300,3 @@ class Probe(Task):
                     answer["correct"] = ids == spelt[valid[0]]
                 else:
                     answer["correct"] = any(heard.get(name) == said.lower() for name in valid)
-
-
-def read(tokenizer: Any, ids: Sequence[int]) -> str:
-    """Token ids as text, without the spaces around it."""
-    return str(tokenizer.convert_tokens_to_string(tokenizer.convert_ids_to_tokens(list(ids)))).strip()
-
-
-def _ids(tokenizer: Any, texts: Sequence[str], special: bool = False) -> list[list[int]]:
-    """The token ids of some texts."""
-    if not texts:
-        return []
-    found: list[list[int]] = tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]
-    return found

@@ -1,7 +1,8 @@
 """Relation classification: a sentence with two marked arguments, and which of a closed list of relations they have.
 
-The head is RELX's (Köksal and Özgür 2020, released script): dropout and a linear layer on the last hidden state of
-the first token, no pooler. That is transformers' token classification, read at the first token only.
+The head is dropout and a linear layer, no pooler: on the last hidden state of the first token, as RELX's is (Köksal and
+Özgür 2020, released script), or on those of the first markers of both arguments one after another, as K-Adapter's and
+KEPLER's are (released code). That is transformers' token classification, read at these tokens only.
 """
 
 from __future__ import annotations
@@ -11,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kbench.config.relation import RelationOptions
+from kbench.config.relation import Markers, RelationHead, RelationOptions
 from kbench.data.records import Records
 from kbench.data.relations import with_markers
-from kbench.engine.seeding import derive
-from kbench.errors import BackboneError, Problem
 from kbench.metrics.relation import relation_scores, relations
 from kbench.tasks.classification import Classification
+from kbench.tasks.heads import give_dropout, joined
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# the names that transformers' families give the dropout before the linear layer
-_HEAD_DROPOUTS = ("dropout", "drop")
+    from kbench.engine.feed import Feed
+    from kbench.engine.recipe import Precision
+    from kbench.engine.runtime import Runtime
 
 
 class Relation(Classification):
@@ -32,12 +33,15 @@ class Relation(Classification):
     Args:
         outputs: labels in order, each a relation with its direction, `per:spouse(e1,e2)`, or one without.
         metrics: names of metrics, the main one first.
-        options: head and loss.
+        options: head, loss, and the label that is not counted.
     """
+
+    options: RelationOptions
 
     def __init__(self, outputs: Sequence[str], metrics: Sequence[str], options: RelationOptions):
         super().__init__(outputs, metrics, options)
-        self._relations = relations(self.outputs)
+        self.reads = 2 if options.head is RelationHead.starts else 1
+        self._relations = relations(self.outputs, options.negative)
 
     @staticmethod
     def auto() -> Any:
@@ -47,12 +51,13 @@ class Relation(Classification):
         return AutoModelForTokenClassification
 
     def columns(self, records: Records, encoded: Any) -> dict[str, np.ndarray]:
-        """`label` and `weight` of each training row [rows]; the weights have mean 1."""
+        """`label` and `weight` of each training row, once for each token that is read; the weights have mean 1."""
         label = records.labels("train")
         weight = np.ones(len(label))
         if self.options.class_weights:
             weight = class_weights(label, self._relations)[label]
-        return {"label": label, "weight": (weight / weight.mean()).astype(np.float32)}
+        found = {"label": label, "weight": (weight / weight.mean()).astype(np.float32)}
+        return {name: np.repeat(column, self.reads) for name, column in found.items()}
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`cross_entropy`, the mean over the batch's rows of weight times -log p(label).
@@ -66,9 +71,16 @@ class Relation(Classification):
 
         if self.options.compat:
             _inner(model).base_model.eval()  # the loop puts all of it in train mode
-        logits = unit_logits(model(**inputs(batch)).logits.float(), batch)
-        each = cross_entropy(logits, batch["label"], reduction="none")
-        return {"cross_entropy": (each * batch["weight"]).mean()}
+        logits = joined(unit_logits(model(**inputs(batch)).logits.float(), batch), self.reads)
+        each = cross_entropy(logits, batch["label"][:: self.reads], reduction="none")
+        return {"cross_entropy": (each * batch["weight"][:: self.reads]).mean()}
+
+    def predict(
+        self, model: nn.Module, feed: Feed, runtime: Runtime, precision: Precision, *, may_stop: bool = True
+    ) -> np.ndarray:
+        """The logits of each row of a feed [rows, labels], float32."""
+        found: np.ndarray = joined(super().predict(model, feed, runtime, precision, may_stop=may_stop), self.reads)
+        return found
 
     def adapt(self, model: Any, tokenizer: Any) -> None:
         """Make a model that was just loaded fit the task: embeddings of the tokenizer's new tokens, the head's dropout.
@@ -78,19 +90,16 @@ class Relation(Classification):
         Raises:
             BackboneError: the model's head has no dropout that kbench knows.
         """
-        with_markers(tokenizer)
+        if self.options.markers is Markers.relx:
+            with_markers(tokenizer)
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        name = next((name for name in _HEAD_DROPOUTS if hasattr(model, name)), None)
-        if name is None:
-            what = f"{type(model).__name__} has no dropout before its head"
-            raise BackboneError(Problem("backbone", what, f"it would be one of: {', '.join(_HEAD_DROPOUTS)}"))
-        setattr(model, name, _dropout(self.options.head_dropout, self.options.compat))
-        model.config.classifier_dropout = self.options.head_dropout
+        give_dropout(model, self.options.head_dropout, kept_on=self.options.compat)
 
     def score(self, scores: np.ndarray, gold: np.ndarray, ends: np.ndarray) -> dict[str, float]:
         """Metrics of scores [rows, labels] against gold labels [rows]; every row ends after one label."""
-        found = relation_scores(scores.argmax(axis=1), gold, self._relations)
+        negative = self.options.negative is not None
+        found = relation_scores(scores.argmax(axis=1), gold, self._relations, micro=negative)
         return {name: found[name] for name in self.metrics}
 
     def main_score(self, scores: np.ndarray, gold: np.ndarray, ends: np.ndarray) -> float:
@@ -120,29 +129,3 @@ def class_weights(label: np.ndarray, relation: np.ndarray) -> np.ndarray:
 def _inner(model: Any) -> Any:
     """The task's model: the module that several processes share wraps it."""
     return getattr(model, "module", model)
-
-
-def _dropout(p: float, compat: bool) -> nn.Module:
-    """The dropout before the head; with `compat` it stays on in evaluations.
-
-    There its masks are those of a fixed seed and of how many batches the evaluation has seen, so that a run that was
-    killed and continued ends in the same bits.
-    """
-    import torch
-
-    class KeptOn(torch.nn.Dropout):
-        calls = 0
-
-        def train(self, mode: bool = True) -> KeptOn:
-            self.calls = 0
-            return super().train(mode)
-
-        def forward(self, hidden: Tensor) -> Tensor:
-            if self.training or not self.p:
-                return super().forward(hidden)
-            generator = torch.Generator(hidden.device).manual_seed(derive(0, "head dropout", self.calls))
-            self.calls += 1
-            kept = torch.rand(hidden.shape, generator=generator, device=hidden.device) >= self.p
-            return hidden * kept / (1 - self.p)
-
-    return KeptOn(p) if compat else torch.nn.Dropout(p)

@@ -21,7 +21,7 @@ from kbench.data.records import Records
 from kbench.engine.recipe import Precision
 from kbench.engine.runtime import Runtime
 from kbench.errors import DataError
-from kbench.metrics.probing import METRICS, fact_scores
+from kbench.metrics.probing import FACTS, fact_scores
 from kbench.tasks.probe import ANSWER, Probe, read
 
 WORDS = [
@@ -43,7 +43,7 @@ WORDS = [
     "the",
 ]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "city"]
-OPTIONS = ProbeOptions(Decoder.independent, 3, 1, Choose.sum, Scorer.full)
+OPTIONS = ProbeOptions(Decoder.independent, 3, 1, Choose.sum, Scorer.full, None)
 RELATIONS = ["P19", "P20"]
 
 
@@ -117,7 +117,7 @@ class Answers(nn.Module):
 
 
 def task(**options: Any) -> Probe:
-    return Probe(RELATIONS, list(METRICS), dataclasses.replace(OPTIONS, **options))
+    return Probe(RELATIONS, list(FACTS), dataclasses.replace(OPTIONS, **options))
 
 
 def probed(model: nn.Module, records: Records, runtime: Any = None, **options: Any) -> np.ndarray:
@@ -374,7 +374,7 @@ def test_metrics_by_hand() -> None:
         "single": 1.0,
         "multi": pytest.approx(0.5),  # 0 of relation 0, 1 of relation 1
     }
-    assert fact_scores(correct, relation, np.zeros(4, bool), single, 3) == dict.fromkeys(METRICS, 0.0)
+    assert fact_scores(correct, relation, np.zeros(4, bool), single, 3) == dict.fromkeys(FACTS, 0.0)
 
 
 # Options.
@@ -382,16 +382,16 @@ def test_metrics_by_hand() -> None:
 
 def test_options_that_go_together_are_no_problem() -> None:
     assert OPTIONS.check() == []
-    assert ProbeOptions(Decoder.confidence, 5, 10, Choose.mean, Scorer.strict).check() == []
+    assert ProbeOptions(Decoder.confidence, 5, 10, Choose.mean, Scorer.strict, None).check() == []
 
 
 @pytest.mark.parametrize(
     ("options", "where"),
     [
-        (ProbeOptions(Decoder.independent, 5, 10, Choose.sum, Scorer.full), "iterations"),
-        (ProbeOptions(Decoder.confidence, 5, 4, Choose.sum, Scorer.full), "iterations"),
-        (ProbeOptions(Decoder.independent, 0, 1, Choose.sum, Scorer.full), "longest"),
-        (ProbeOptions(Decoder.independent, 101, 1, Choose.sum, Scorer.full), "longest"),
+        (ProbeOptions(Decoder.independent, 5, 10, Choose.sum, Scorer.full, None), "iterations"),
+        (ProbeOptions(Decoder.confidence, 5, 4, Choose.sum, Scorer.full, None), "iterations"),
+        (ProbeOptions(Decoder.independent, 0, 1, Choose.sum, Scorer.full, None), "longest"),
+        (ProbeOptions(Decoder.independent, 101, 1, Choose.sum, Scorer.full, None), "longest"),
     ],
 )
 def test_options_that_do_not(options: ProbeOptions, where: str) -> None:
