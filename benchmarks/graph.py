@@ -42,7 +42,7 @@ cycles = schema.Cycles(
     multi=schema.Multi.uniform, align=schema.Align.shared, unique_by=schema.CycleKey(sys.argv[2]), per_chord=20,
     missing=schema.Missing.english, length3=None, length4=None, balance=1.0, exclude=schema.Exclude.exact,
 )
-unread = dict.fromkeys(("sentences", "xlr", "text"))
+unread = dict.fromkeys(("sentences", "xlr", "text", "corpus", "vectors"))
 knowledge = schema.Knowledge(
     name="generated", reader="wikidata5m", languages=["en", "de"], files=files, folder="", path=str(folder), seed=0,
     cycles=cycles, licence="", cite="", **unread,

@@ -36,6 +36,11 @@ SMALL_MULTI = ["backbone=tiny_multi", "backbone.tiny.width=32", "backbone.tiny.v
 PRETRAIN = ["train@pretrain=quick_pretrain", "pretrain.epochs=1", "pretrain.max_steps=4"]
 PRETRAIN += ["pretrain.global_batch_size=8", "method.long_steps=1", "method.long_length=24", "method.long_batch_size=4"]
 
+# the same of text with linked mentions: vectors that know little, a backbone whose words are the corpus's
+LINKED = ["knowledge.corpus.documents=40", "knowledge.vectors.epochs=1", "knowledge.vectors.negatives=8"]
+LINKED += ["knowledge.vectors.dimension=8", "backbone.tiny.texts=corpus", "train@pretrain=quick_pretrain"]
+LINKED += ["pretrain.max_steps=4", "pretrain.global_batch_size=8", "method.routing.every=2", "method.routing.points=2"]
+
 
 def plain_text(folder: Path, lines: int = 120) -> list[str]:
     """The overrides of a graph with plain text: some lines of it, written into a folder."""
@@ -134,6 +139,8 @@ def toy(shared_outputs: Path) -> Callable[..., Any]:
             words += [*SMALL_MULTI, *SMALL_GRAPH]
         if {"method=kmlm", "method=mlm"} & set(overrides):
             words += [*SMALL_GRAPH, *PRETRAIN]
+        if {"method=trelm", "method=dkplm"} & set(overrides):
+            words += LINKED
         if "method=mlm" in overrides:
             words += plain_text(shared_outputs / "text")
         return in_process([*words, *overrides], more.pop("outputs", shared_outputs), **more)

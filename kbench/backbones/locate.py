@@ -134,6 +134,19 @@ def positions_of(backbone: schema.Backbone, located: Located) -> int | None:
     return positions - 2 if "roberta" in kind or kind in ("camembert", "mpnet") else positions
 
 
+def weights_of(located: Located) -> list[str]:
+    """The names of a backbone's weights, from the heads of its files; none where there is no such file."""
+    found: list[str] = []
+    for path in sorted(Path(located.folder or "").glob("*.safetensors")) if located.folder else []:
+        try:
+            with path.open("rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+                found += json.loads(file.read(size))
+        except (OSError, ValueError, OverflowError, MemoryError):
+            return []  # loading says what is wrong with it
+    return [name for name in found if name != "__metadata__"]
+
+
 def outputs_of(located: Located, where: str) -> list[str]:
     """The names a finished model gives its outputs, in order. `where` is the setting that gave it, for messages.
 

@@ -8,9 +8,12 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from kbench import __version__
 from kbench.cli import console
@@ -23,9 +26,15 @@ from kbench.runs.prepare import STAGES
 from kbench.stages.stage import Stage
 from kbench.stages.store import Store
 
+if TYPE_CHECKING:
+    from kbench.knowledge.corpus import CorpusText
+    from kbench.knowledge.graph import Graph
+
 EXAMPLES = """examples:
   kbench build graph knowledge=toy
   kbench build xlr knowledge=wikidata_mini --to xlr
+  kbench build vectors knowledge=wikidata_mini --to vectors
+  kbench build corpus knowledge=redocred
   kbench build names latest-all.json.gz --to wikidata5m/names knowledge=wikidata5m
   kbench build names latest-all.json.bz2 --to names --languages en,de --ids ids.txt"""
 
@@ -33,6 +42,8 @@ EXAMPLES = """examples:
 _WHAT = {
     "graph": "a graph, its cycles and the samples a pre-training reads; prints how many there are",
     "xlr": "the questions of cross-lingual logical reasoning, and a README beside them",
+    "vectors": "vectors of entities and relations, trained by TransE; with --to, files of them and a README",
+    "corpus": "text whose mentions are linked to a graph; prints how many there are, and ten sentences of it",
     "names": "names in any language from a Wikidata JSON dump; goes on where it was killed",
 }
 
@@ -43,13 +54,13 @@ def run(argv: list[str]) -> int:
         parser = argparse.ArgumentParser(
             prog="kbench build",
             description="Make what a knowledge graph is for, without a run.",
-            epilog="what\n" + "\n".join(f"  {name:<6} {told}" for name, told in _WHAT.items()) + f"\n\n{EXAMPLES}",
+            epilog="what\n" + "\n".join(f"  {name:<8} {told}" for name, told in _WHAT.items()) + f"\n\n{EXAMPLES}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         parser.add_argument("what", choices=_WHAT)
         parser.parse_args(argv[:1])  # prints the help, or what is wrong, and leaves
     arguments = _parser(argv[0]).parse_intermixed_args(argv[1:])
-    return {"graph": _graph, "xlr": _xlr, "names": _names}[argv[0]](arguments)
+    return {"graph": _graph, "xlr": _xlr, "vectors": _vectors, "corpus": _corpus, "names": _names}[argv[0]](arguments)
 
 
 def _parser(what: str) -> argparse.ArgumentParser:
@@ -67,6 +78,8 @@ def _parser(what: str) -> argparse.ArgumentParser:
         parser.add_argument("--ids", type=Path, action="append", default=[], help="a file of the ids to keep")
     elif what == "xlr":
         parser.add_argument("--to", type=Path, help="folder of the files; else outputs/xlr/NAME")
+    elif what == "vectors":
+        parser.add_argument("--to", type=Path, help="folder of vectors.safetensors and README.md; else none is written")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="which graph, such as knowledge=toy")
     return parser
 
@@ -164,6 +177,40 @@ def _xlr(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _vectors(arguments: argparse.Namespace) -> int:
+    """Train or read the vectors of a graph, print how well they hold it, and copy them to a folder of the user's."""
+    from kbench.engine.runtime import Runtime
+    from kbench.knowledge.graph import Graph, graph_stage
+    from kbench.knowledge.readers import locate
+    from kbench.knowledge.vectors import PACKED, GraphVectors, export, locate_vectors, vectors_readme, vectors_stage
+
+    config = compose(arguments.overrides)
+    knowledge, to, store = config.knowledge, arguments.to, _store(config)
+    if to is not None and to.is_dir() and any(to.iterdir()) and not (to / PACKED).is_file():
+        raise UserError(Problem(f"--to {to}", "is not empty, and holds no vectors", "choose another folder"))
+    runtime = Runtime(device=config.hardware.device, threads=config.hardware.threads)
+    graph = graph_stage(knowledge, locate(knowledge))
+    files = locate_vectors(knowledge.vectors)
+    say = partial(console.line, "train")
+    stage = vectors_stage(graph, knowledge.vectors, files, str(runtime.device), runtime.check_stop, say)
+    with _written(to) if to is not None else nullcontext():
+        vectors, found = GraphVectors(store.get(stage)), Graph(store.folder(graph))
+        info = vectors.info
+        if to is not None:
+            export(vectors, found, to)
+            words = f"`{shlex.join(['kbench', 'build', 'vectors', *arguments.overrides])}` (kbench {__version__})"
+            page = vectors_readme(info, knowledge.name, found.info, words, knowledge.licence)
+            write_atomically(to / "README.md", page)
+    shown = {"of entities": info["entities"], "of relations": info["relations"], "numbers in each": info["dimension"]}
+    shown |= {"entities without": info["entities_without"], "relations without": info["relations_without"]}
+    _counts("vectors", shown | {"triples with one for each part": info["usable_triples"]})
+    scores = info["scores"]
+    console.line("scores", f"mean reciprocal rank {scores['mrr']:.3f}, hits at 10 {scores['hits@10']:.3f}: "
+                 f"{scores['queries']:,} queries about triples of the graph")  # fmt: skip
+    console.line("files", str(to or vectors.folder))
+    return 0
+
+
 @contextmanager
 def _written(to: Path) -> Iterator[None]:
     """A folder that is there and can be written into; one that was made here and stays empty is taken away."""
@@ -182,6 +229,57 @@ def _written(to: Path) -> Iterator[None]:
     finally:
         if made and not any(to.iterdir()):
             to.rmdir()
+
+
+def _corpus(arguments: argparse.Namespace) -> int:
+    """Make a corpus, print its counts, and some of its sentences with their links."""
+    from kbench.knowledge.corpora import locate_corpus
+    from kbench.knowledge.corpus import CorpusText, corpus_stage
+    from kbench.knowledge.graph import Graph, graph_stage
+    from kbench.knowledge.readers import locate
+
+    config = compose(arguments.overrides)
+    knowledge, store = config.knowledge, _store(config)
+    if knowledge.corpus is None:
+        what = f"is null: {knowledge.name} has no text with mentions"
+        raise ConfigError(Problem("knowledge.corpus", what, "take another graph, such as knowledge=redocred"))
+    graph = graph_stage(knowledge, locate(knowledge))
+    folder = store.get(corpus_stage(knowledge, locate_corpus(knowledge.corpus), graph))
+    corpus, opened = CorpusText(folder), Graph(store.folder(graph))
+    console.line("corpus", f"{knowledge.corpus.name}, linked by {knowledge.corpus.linker.value}")
+    _counts("", {told: corpus.info[name] for name, told in _CORPUS.items()})
+    for sentence in linked_sentences(corpus, opened, knowledge.languages[0], 10):
+        console.line("text", sentence)
+    console.line("files", str(folder))
+    return 0
+
+
+_CORPUS = {
+    "documents": "documents",
+    "sentences": "sentences",
+    "characters": "characters",
+    "mentions": "mentions",
+    "linked": "of these of an entity of the graph",
+    "unknown": "of one that the graph has not got",
+    "entities": "entities of the graph that are mentioned",
+    "overlaps": "mentions dropped that overlap a longer one",
+}
+
+
+def linked_sentences(corpus: CorpusText, graph: Graph, language: str, count: int) -> list[str]:
+    """Sentences with mentions, evenly spread over a corpus: [text|Q42], with the entity's label if it is another."""
+    mentions = corpus.mentions  # at least one: a corpus without any is not stored
+    places = np.linspace(0, len(mentions) - 1, count, dtype=np.int64)
+    names, told = graph.names(language), []
+    for sentence in np.unique(mentions["sentence"][places]).tolist():
+        (text,), at, shown = corpus.texts(sentence, sentence + 1), 0, ""
+        for start, end, entity in mentions[corpus.mentions_of(sentence, sentence + 1)][["start", "end", "entity"]]:
+            label = names.label(entity) if entity >= 0 else None
+            whom = f"Q{graph.entities[entity]}" if entity >= 0 else "?"
+            other = f" {label}" if label is not None and label != text[start:end] else ""
+            shown, at = f"{shown}{text[at:start]}[{text[start:end]}|{whom}{other}]", int(end)
+        told.append(shown + text[at:])
+    return told
 
 
 def _names(arguments: argparse.Namespace) -> int:

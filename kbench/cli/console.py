@@ -13,6 +13,8 @@ from kbench.runs.prepare import Run
 from kbench.runs.result import Result
 from kbench.stages.stage import Stage
 
+_FIGURES = 40  # figures that are printed one by one
+
 
 def width(text: str) -> int:
     """Columns a text takes on a terminal; Chinese characters take two."""
@@ -84,8 +86,14 @@ def ended(run: Run, end: Ended, overrides: Sequence[str]) -> int:
     rows = [[split, name, percent(value)] for split, values in result.metrics.items() for name, value in values.items()]
     for split, name, value in rows:
         line(split, f"{name:<42} {value:>8} %")
-    for name, value in result.diagnostics.items():
-        line("", f"{name.replace('_', ' '):<42} {percent(value):>8} %")
+    figures = result.diagnostics
+    if len(figures) > _FIGURES:  # those of all languages or relations would hide the rest
+        figures = {name: value for name, value in figures.items() if "/" not in name}
+    for name, figure in figures.items():
+        told = f"{figure:>8,}" if isinstance(figure, int) else f"{percent(figure):>8} %"
+        line("", f"{name.replace('_', ' '):<42} {told}")
+    if len(figures) < len(result.diagnostics):
+        line("", f"and {len(result.diagnostics) - len(figures)} figures more in result.json")
     setting = result.setting
     parts = setting.parts()
     line("setting", f"{setting.method}, {setting.data}, {setting.backbone}, seed {setting.seed}")

@@ -86,9 +86,10 @@ def _make(found: Grid, out: object) -> int:
 
 def _figure(found: Grid, folder: Path) -> tuple[str, list[dict[str, Any]], list[Path]]:
     """Draw a figure: its page, its facts for a program, the files written."""
-    from kbench.figures import drawing, muki
+    from kbench.figures import drawing
+    from kbench.figures.draw import draw
 
-    drawings = muki.draw(found)
+    drawings = draw(found)
     facts = [
         {"column": column, "what": what, "ours": ours, "paper": paper}
         for column, one in drawings.items()

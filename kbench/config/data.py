@@ -8,56 +8,12 @@ from enum import Enum
 
 from kbench.config.keys import key, machinery
 from kbench.config.probing import ProbeOptions
+from kbench.config.readers import GENERATED, JOINED, METRICS, OF_PAIRS, OF_WORDS, READERS
 from kbench.config.relation import RelationOptions
 from kbench.config.spans import SpanOptions
+from kbench.config.typing import TypingOptions
 from kbench.errors import Problem
 from kbench.registry import near
-
-# task -> names of its metrics in kbench.metrics; a test holds the two together
-METRICS = {
-    "classification": ("accuracy", "macro_f1"),
-    "tagging": ("f1", "precision", "recall"),
-    "pos": ("accuracy", "macro_f1", "f1"),
-    "choice": ("accuracy",),
-    "relation": ("accuracy", "f1", "micro_f1"),
-    "qa": ("f1", "exact_match"),
-    "probe": ("accuracy", "micro", "single", "multi"),
-}
-# task -> names of its readers in kbench.data, likewise
-READERS = {
-    "classification": (
-        "ag_csv",
-        "label_last",
-        "label_first",
-        "label_tab_last",
-        "file_per_class",
-        "parquet",
-        "snli",
-        "xnli_tsv",
-        "pawsx_tsv",
-    ),
-    "tagging": ("conll_columns", "conll_brackets", "wikiann"),
-    "pos": ("conllu", "conllu_fused"),
-    "choice": ("swag", "piqa", "hellaswag", "xlr"),
-    "relation": ("kbp37",),
-    "qa": ("squad",),
-    "probe": ("xfactr",),
-}
-# readers that make the rows themselves, likewise
-GENERATED = {
-    "classification": ("toy", "toy_other", "toy_inference"),
-    "tagging": ("toy_entities",),
-    "pos": ("toy_pos",),
-    "choice": ("toy_choice",),
-    "relation": ("toy_relx",),
-    "qa": ("toy_qa",),
-    "probe": ("toy_probe",),
-}
-# the reader of a data set that is made of others
-JOINED = "joined"
-# tasks whose units are the words of a sentence; readers whose rows are a first text and one or several second ones
-OF_WORDS = ("tagging", "pos")
-OF_PAIRS = ("snli", "xnli_tsv", "pawsx_tsv", "toy_inference", *READERS["choice"], *GENERATED["choice"])
 
 
 class Layout(Enum):
@@ -67,16 +23,18 @@ class Layout(Enum):
     words = "words"
     pairs = "pairs"
     marked = "marked"
+    typed = "typed"
     spans = "spans"
     facts = "facts"
 
 
 # tasks whose rows are of one kind, whatever the reader
 _LAYOUTS = {
-    "tagging": Layout.words, "pos": Layout.words, "relation": Layout.marked, "qa": Layout.spans, "probe": Layout.facts,
+    "tagging": Layout.words, "pos": Layout.words, "relation": Layout.marked, "typing": Layout.typed,
+    "qa": Layout.spans, "probe": Layout.facts,
 }  # fmt: skip
 # task -> the node of its options
-_OPTIONS = {"qa": "spans", "relation": "relation", "probe": "probing"}
+_OPTIONS = {"qa": "spans", "relation": "relation", "typing": "typing", "probe": "probing"}
 # the end of a file pattern: rows start:stop of the files, as in `dev.tsv*[:1500]`
 _SLICE = re.compile(r"\[(\d*):(\d*)\]$")
 
@@ -149,8 +107,9 @@ class Data:
 
     name: str = key("name of the data set")
     task: str = key(
-        "what a model must do with it: classification (of texts), tagging (entities), pos (parts of speech), choice, "
-        "relation (of two marked entities), qa (a span that answers) or probe (facts, nothing is trained)"
+        "what a model must do with it: classification (of texts), regression (a score), tagging (entities), pos (parts "
+        "of speech), choice, relation (of two marked entities), typing (of one), qa (a span that answers) or probe "
+        "(facts, nothing is trained)"
     )
     languages: list[str] = machinery("ISO 639-1 codes of the texts")
     labels: list[str] = key(
@@ -168,11 +127,12 @@ class Data:
     zero_shot: ZeroShot | None = key("of a data set learned in one language and tested in several; null: it is not")
     words: WordOptions = key("of tagging and pos: how words are read")
     spans: SpanOptions | None = key("of qa: windows, and how answers are found and compared")
-    relation: RelationOptions | None = key("of relation: head and loss")
+    relation: RelationOptions | None = key("of relation: head, markers and loss")
+    typing: TypingOptions | None = key("of typing: head and mark")
     probing: ProbeOptions | None = key("of probe: how masks are filled and answers compared")
     files: dict[str, str] = machinery(
         "split -> glob of its original files, gzipped or not, inside the folder; {lang} stands for a language, and a "
-        "slice at the end takes some rows: dev-{lang}.tsv*[:1500]"
+        "slice at the end takes some rows: dev-{lang}.tsv*[:1500]; a | b: where the folder holds none of a, b"
     )
     folder: str = machinery("folder of the original files under KBENCH_DATA")
     path: str | None = machinery("folder of the original files; null: KBENCH_DATA, then the hub's cache")
@@ -204,10 +164,11 @@ class Data:
         """What a row holds."""
         return _LAYOUTS.get(self.task, Layout.pairs if self.reader in OF_PAIRS else Layout.text)
 
-    def options(self) -> WordOptions | SpanOptions | RelationOptions | ProbeOptions | None:
+    def options(self) -> WordOptions | SpanOptions | RelationOptions | TypingOptions | ProbeOptions | None:
         """The options of its task, of the tasks that have some."""
         of_words: WordOptions | None = self.words if self.task in OF_WORDS else None
-        return {"qa": self.spans, "relation": self.relation, "probe": self.probing}.get(self.task, of_words)
+        found = {"qa": self.spans, "relation": self.relation, "typing": self.typing, "probe": self.probing}
+        return found.get(self.task, of_words)
 
     def split_language(self, split: str) -> str | None:
         """The language of a split: where the training text is not native it is chosen on English, too."""
@@ -285,18 +246,22 @@ class Data:
                 problems.append(Problem(f"{where}.{name}", f"{size} rows cannot hold {held}", "take more, or null"))
         if not 0 <= self.validation_share < 1:
             problems.append(Problem(f"{where}.validation_share", f"must lie in [0, 1), is {self.validation_share}"))
-        if self.max_length < 3:
-            problems.append(Problem(f"{where}.max_length", f"must be at least 3, is {self.max_length}"))
+        shortest = 16 if self.layout in (Layout.marked, Layout.typed) else 3  # marks stay where a text is cut
+        if self.max_length < shortest:
+            problems.append(Problem(f"{where}.max_length", f"must be at least {shortest}, is {self.max_length}"))
         options = self.options()
         if options is not None and not isinstance(options, WordOptions):
             problems += options.check(f"{where}.{_OPTIONS[self.task]}")
         elif self.task in _OPTIONS:
             problems.append(Problem(f"{where}.{_OPTIONS[self.task]}", f"is null; a {self.task} data set needs it"))
+        if isinstance(options, RelationOptions):
+            problems += options.check_data(f"{where}.relation", self.labels, self.reader)
         problems += [
             Problem(
                 f"{where}.files.{split}", f"takes no rows: {pattern}", "a slice is [first:end], rows before the end"
             )
-            for split, pattern in self.files.items()
+            for split, patterns in self.files.items()
+            for pattern in spellings(patterns)
             if not range(10**12)[sliced(pattern)[1]]
         ]
         return problems + self._check_zero_shot(where) + self._check_languages(where) + self._check_parts(where)
@@ -345,14 +310,16 @@ class Data:
 
     def _check_labels(self, where: str) -> list[Problem]:
         problems = []
-        fewest, what = {"tagging": (1, "it needs a type"), "qa": (0, ""), "probe": (1, "it needs a relation")}.get(
-            self.task, (2, "a model needs two at least")
-        )
-        if len(self.labels) < fewest:
+        one = {"tagging": "it needs a type", "probe": "it needs a relation", "regression": "it needs one, its score"}
+        fewest, what = (1, one[self.task]) if self.task in one else (2, "a model needs two at least")
+        if len(self.labels) < fewest * (self.task != "qa") or (self.task == "regression" and len(self.labels) > 1):
             noun = "label" if len(self.labels) == 1 else "labels"
             problems.append(Problem(f"{where}.labels", f"has {len(self.labels)} {noun}", what))
         if len(set(self.labels)) != len(self.labels):
             problems.append(Problem(f"{where}.labels", "a label stands twice"))
+        if self.task == "classification" and "f1" in self.metrics and len(self.labels) > 2:
+            hint = "the mean over all labels is macro_f1"
+            problems.append(Problem(f"{where}.metrics", "f1 is that of the second of two labels", hint))
         if self.source_labels is not None and len(self.source_labels) != len(self.labels):
             problems.append(Problem(f"{where}.source_labels", f"must be as many as {where}.labels, in the same order"))
         return problems
@@ -369,6 +336,11 @@ class Data:
         if self.parts is not None and count != len(self.labels):
             problems.append(Problem(f"{where}.labels", f"has {len(self.labels)} labels; the parts have {count}"))
         return problems
+
+
+def spellings(patterns: str) -> list[str]:
+    """What a split's files may be called: `train.tsv* | all.txt*[:90]` is `train.tsv*`, or else `all.txt*[:90]`."""
+    return [pattern.strip() for pattern in patterns.split(" | ")]
 
 
 def sliced(pattern: str) -> tuple[str, slice]:

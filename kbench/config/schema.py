@@ -35,7 +35,7 @@ __all__ = [
 # kinds of tokenizers that a backbone may have
 TOKENIZERS = ("auto", "kobert", "plain")
 # what the tokenizer of a backbone that is built here is trained on
-TEXTS = ("data", "knowledge")
+TEXTS = ("data", "knowledge", "corpus")
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Tiny:
     heads: int = key("attention heads")
     vocabulary: int = key("pieces of the byte-level BPE tokenizer")
     positions: int = key("longest input in tokens")
-    texts: str = key("what the tokenizer is trained on: the training texts of data, or the names of knowledge")
+    texts: str = key("what the tokenizer is trained on: training texts of data, names of knowledge, or its corpus")
 
     def check(self) -> list[Problem]:
         """Rules that a type cannot say."""

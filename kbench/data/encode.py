@@ -6,7 +6,7 @@ A row is one *sequence* of tokens, or, where it has several second texts to choo
 <split>.ends      int64, raw: where each sequence ends in <split>.ids
 <split>.types     of pairs: which text each token is of, for models that are told, raw int8
 <split>.starts    of sentences: place in its row of each word's first token, raw int32; -1 where it was cut off; of
-                  texts with marked entities, the token at which they are read
+                  texts with marked entities, the token, or the two, at which they are read
 <split>.units     where each row's words end in <split>.starts, raw int64
 <split>.row_ends  of questions: where each one's windows end among the sequences, raw int64
 <split>.offsets   of questions: characters of the context that each token stands for, raw int32 [tokens, 2]; else -1
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kbench.config.identity import science
+from kbench.config.probing import ProbeOptions
 from kbench.config.schema import LabelPiece, Layout
 from kbench.data.units import units_of
 from kbench.data.words import WordEncoder
@@ -131,6 +132,8 @@ def encode_stage(
     chosen: dict[str, Any] = {"records": records.content, "max_length": max_length, "tokenizer": kind}
     if options is not None:
         chosen["options"] = science(options)
+    if isinstance(options, ProbeOptions) and options.content():
+        chosen["option_files"] = options.content()
     parents = {"backbone": backbone} if isinstance(backbone, Stage) else {}
     if isinstance(backbone, str):
         chosen["backbone"] = backbone
@@ -152,6 +155,7 @@ class TextEncoder:
     """Token ids of rows; beside them, over all rows so far, what a batch needs, and how many tokens were unknown."""
 
     sequences = 1
+    reads = 1  # tokens at which a unit is read
 
     def __init__(self, tokenizer: Any, max_length: int, options: Any = None):
         self.tokenizer, self.max_length, self.options = tokenizer, max_length, options
@@ -203,7 +207,8 @@ class SentenceEncoder(TextEncoder):
 def _encode_split(records: Records, split: str, encoder: Any, work: Path) -> dict[str, int]:
     """Write a split; gives its tokens, special ones left out, and how many of them are the unknown one."""
     count = records.rows(split)
-    readers = {Layout.text: records.texts, Layout.marked: records.texts, Layout.spans: records.answered}
+    texts = dict.fromkeys((Layout.text, Layout.marked, Layout.typed), records.texts)
+    readers: dict[Layout, Any] = {**texts, Layout.spans: records.answered}
     read = readers.get(records.layout, records.pieces)
     written = 0
     with ExitStack() as files:
@@ -224,7 +229,7 @@ def _encode_split(records: Records, split: str, encoder: Any, work: Path) -> dic
                 append(name, np.concatenate(arrays))
                 arrays.clear()
     if "starts" in encoder.arrays:
-        records.ends(split).tofile(work / f"{split}.units")
+        (records.ends(split) * encoder.reads).tofile(work / f"{split}.units")
     return {"all": encoder.total, "unknown": encoder.unknown}
 
 
@@ -238,7 +243,8 @@ ENCODERS: dict[Layout, Any] = {
 
 def _encoders() -> dict[Layout, Any]:
     """The encoder of each layout; those of windows and of markers are built upon the ones here."""
+    from kbench.data.entities import MentionEncoder
     from kbench.data.relations import MarkerEncoder
     from kbench.data.windows import SpanEncoder
 
-    return ENCODERS | {Layout.marked: MarkerEncoder, Layout.spans: SpanEncoder}
+    return ENCODERS | {Layout.marked: MarkerEncoder, Layout.typed: MentionEncoder, Layout.spans: SpanEncoder}

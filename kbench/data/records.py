@@ -1,8 +1,10 @@
 """Rows of a data set as memory-mapped arrow files: read once from the source, checked, cut to size, then shared.
 
 <split>.arrow   row (number in the source split); what the row holds, a text, the words of a sentence, a first text and
-                its second ones, a question, its context and answers, or a fact; its label, or the label of each word
-                (index into data.outputs()), or where each answer begins in the context
+                its second ones, a question, its context and answers, or a fact; its label (index into
+                data.outputs()) or score, the label of each word, those of a mention, or where each answer begins in
+                the context
+words.txt       of a probe whose answers are chosen from a list of words, that list, one a line
 records.json    rows and labels of each split, what the source held, hash of the content; the rows of each language
                 where a split has several
 """
@@ -24,20 +26,26 @@ from kbench.config.identity import science
 from kbench.config.schema import Data, Layout
 from kbench.data import prompts
 from kbench.data.generated import GENERATORS
+from kbench.data.lama import read_words
 from kbench.data.rows import SHOWN, Row, source_rows
 from kbench.data.source import Source
 from kbench.engine.seeding import derive
 from kbench.errors import DataError, Problem
+from kbench.files import hash_file
 from kbench.stages.stage import Stage
 
 SPLITS = ("train", "validation", "test")
 _BATCH = 8192
+_WORDS = "words.txt"
 _TEXTS = pa.schema([("row", pa.int64()), ("text", pa.string()), ("label", pa.int32())])
 _PIECES = pa.schema([("row", pa.int64()), ("text", pa.list_(pa.string())), ("label", pa.int32())])
+_SEVERAL = pa.schema([("row", pa.int64()), ("text", pa.string()), ("label", pa.list_(pa.int32()))])
 _LISTS = pa.schema([("row", pa.int64()), ("text", pa.list_(pa.string())), ("label", pa.list_(pa.int32()))])
+_SCORED = pa.schema([("row", pa.int64()), ("text", pa.list_(pa.string())), ("label", pa.float64())])
 _SCHEMAS = {
     Layout.text: _TEXTS,
     Layout.marked: _TEXTS,
+    Layout.typed: _SEVERAL,
     Layout.words: _LISTS,
     Layout.spans: _LISTS,
     Layout.pairs: _PIECES,
@@ -74,6 +82,11 @@ class Records:
     def tagged(self) -> bool:
         """Whether the words of a row have labels of their own."""
         return self.layout is Layout.words
+
+    def words(self) -> list[str] | None:
+        """The words that the answers of a probe are chosen from, where the data set has a list of them."""
+        path = self.folder / _WORDS
+        return path.read_text(encoding="utf-8").splitlines() if path.is_file() else None
 
     def groups(self, split: str) -> dict[str, np.ndarray]:
         """The rows of each language of a split that has several, in order; empty for others."""
@@ -119,6 +132,18 @@ class Records:
         column = self.table(split)["label"].combine_chunks()
         return (column.flatten() if self.tagged else column).to_numpy().astype(np.int64)
 
+    def scores(self, split: str) -> np.ndarray:
+        """Of rows that have a score in place of a label: the score of each [rows], float64."""
+        found: np.ndarray = self.table(split)["label"].to_numpy()
+        return found
+
+    def several(self, split: str, labels: int) -> np.ndarray:
+        """Of rows that may have several labels, or none: whether each has each of them [rows, labels], bool."""
+        lists = self.table(split)["label"].combine_chunks()
+        found = np.zeros((len(lists), labels), dtype=bool)
+        found[np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy()), lists.flatten().to_numpy()] = True
+        return found
+
     def ends(self, split: str) -> np.ndarray:
         """Where each row's units end in `labels` [rows], int64."""
         if not self.tagged:
@@ -155,6 +180,8 @@ def records_stage(data: Data, source: Source, where: str = "data") -> Stage:
         chosen["content"] = source.content()
     if data.task == "probe":
         chosen["inflection"] = prompts.VERSION
+    if source.words is not None:
+        chosen["words"] = hash_file(source.words)
     if source.cut():
         chosen["pieces"] = source.cut()
     elif data.zero_shot is not None:
@@ -199,7 +226,7 @@ def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 
 def _strata(table: pa.Table) -> np.ndarray:
-    """The class of each row; sentences and questions are all of one."""
+    """The class of each row; sentences, questions and rows with a score are all of one."""
     if table.schema.field("label").type != pa.int32():
         return np.zeros(table.num_rows, dtype=np.int64)
     found: np.ndarray = table["label"].to_numpy()
@@ -218,7 +245,8 @@ def _read(data: Data, source: Source, work: Path) -> tuple[dict[str, pa.Table], 
         paths[split] = work / f"{split}.whole"
         bounds[split] = {}
         try:
-            _write_arrow(paths[split], _in_turn(pieces, bounds[split]), _SCHEMAS[data.layout])
+            schema = _SCORED if data.task == "regression" else _SCHEMAS[data.layout]
+            _write_arrow(paths[split], _in_turn(pieces, bounds[split]), schema)
         except DataError as error:
             problems += error.problems
     if problems:
@@ -317,16 +345,20 @@ def _write(
     if groups:
         info |= {"groups": groups, "learned": data.zero_shot.learned if data.zero_shot else None}
         content.update(json.dumps(groups).encode())
+    if source.words is not None:
+        words = "\n".join(read_words(source.words)) + "\n"
+        (work / _WORDS).write_text(words, encoding="utf-8")
+        content.update(words.encode())
     info["content"] = content.hexdigest()
     (work / "records.json").write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _count(data: Data, table: pa.Table) -> dict[str, int]:
-    """Rows of each class, words of each part of speech, or entities of each type; of questions nothing."""
-    if data.layout is Layout.spans:
+    """Rows of each class, words of each part of speech, entities or mentions of each type; of the rest nothing."""
+    if data.layout is Layout.spans or data.task == "regression":
         return {}
     labels = table["label"].combine_chunks()
-    labels = labels.flatten() if data.layout is Layout.words else labels
+    labels = labels.flatten() if data.layout in (Layout.words, Layout.typed) else labels
     counts = np.bincount(labels.to_numpy(), minlength=len(data.outputs()))
     return dict(zip(data.labels, map(int, counts[1::2] if data.task == "tagging" else counts), strict=True))
 

@@ -1,7 +1,8 @@
 """Sentences with two marked arguments, for relation classification: their files, and their token ids.
 
 A text holds each of `<e1> </e1> <e2> </e2>` once: `<e1> Thom Yorke </e1> of <e2> Radiohead </e2> sings`. An argument
-may be empty, as in 110 training sentences of KBP-37: its letters were lost before the release.
+may be empty, as in 110 training sentences of KBP-37: its letters were lost before the release. The first marker of an
+argument may tell its type: `<e1:PERSON> Thom Yorke </e1>`.
 """
 
 from __future__ import annotations
@@ -11,21 +12,27 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from kbench.config.relation import RelationOptions
+from kbench.config.relation import Markers, RelationHead, RelationOptions
+from kbench.data.marked import MarkedEncoder, Pieces
 from kbench.data.readers import Row, lines
-from kbench.data.words import _plain, _special
+from kbench.data.tacred import tacred
 from kbench.errors import BackboneError, DataError, Problem
 
 MARKERS = ("<e1>", "</e1>", "<e2>", "</e2>")
 _MARKER = re.compile("(" + "|".join(MARKERS) + ")")
+_TYPE = re.compile(r"(<e[12]):([^<>\s]+)>")
 _NUMBERED = re.compile(r"\d+\t(?P<text>.*)")
 _EXPECTED = 'expected: number, tab, "sentence with <e1> .. </e1> and <e2> .. </e2>"; on the next line its label'
 # addresses and lines of asterisks or dashes (RELX's released script)
 _NO_WORDS = ("http", "www", "*" * 10, "-" * 7)
 # BERT's vocabularies have tokens that no text uses
 _UNUSED = tuple(f"[unused{number}]" for number in range(1, 5))
+# words around the two arguments
+_WORDS = {
+    Markers.plain: ("@", "@", "#", "#"),  # K-Adapter (Wang et al. 2021), released code
+    Markers.typed: ("@ * {} *", "@", "# ^ {} ^", "#"),  # Zhou and Chen 2022, typed markers with punctuation
+    Markers.ernie: ("#", "#", "$", "$"),  # ERNIE (Zhang et al. 2019), released code
+}
 
 
 def kbp37(path: Path, encoding: str) -> Iterator[Row]:
@@ -53,7 +60,7 @@ def kbp37(path: Path, encoding: str) -> Iterator[Row]:
         raise DataError(Problem(f"{path}, line {first}", "has no label on the line after it", _EXPECTED))
 
 
-RELATION_READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {"kbp37": kbp37}
+RELATION_READERS: dict[str, Callable[[Path, str], Iterator[Any]]] = {"kbp37": kbp37, "tacred": tacred}
 
 
 def _sentence(quoted: str, where: str) -> str:
@@ -75,8 +82,13 @@ def _sentence(quoted: str, where: str) -> str:
 
 def segments(text: str) -> tuple[list[str], tuple[int, ...]]:
     """What stands before, between and after the markers of a text, and these as indices of MARKERS, in their order."""
-    pieces = _MARKER.split(text)
+    pieces = _MARKER.split(_TYPE.sub(r"\1>", text))
     return pieces[::2], tuple(MARKERS.index(marker) for marker in pieces[1::2])
+
+
+def types(text: str) -> dict[str, str]:
+    """The type of each argument of a text by its first marker, `<e1` or `<e2`, of those that tell one."""
+    return dict(_TYPE.findall(text))
 
 
 def with_markers(tokenizer: Any) -> dict[str, int]:
@@ -99,57 +111,65 @@ def with_markers(tokenizer: Any) -> dict[str, int]:
     return dict(zip(MARKERS, found, strict=True))
 
 
-class MarkerEncoder:
-    """Token ids of marked sentences: each marker is one token, and what stands between them is tokenized by itself.
+class MarkerEncoder(MarkedEncoder):
+    """Token ids of marked sentences, and the token, or the two, at which each is read.
 
-    Words that are addresses or lines of asterisks or dashes are left out. What is too long is cut, the final special
-    token kept; with `options.compat`, as in RELX's released script, a row of max_length tokens or more is cut to
-    max_length - 1, the final one not kept.
+    With RELX's markers each is one token, what stands between them is tokenized by itself, words that are addresses or
+    lines of asterisks or dashes are left out, and a sentence read at its first token is cut at its end, the final
+    special token kept; with `options.compat`, as in RELX's released script, a row of max_length tokens or more is cut
+    to max_length - 1, the final one not kept. All other markers are words, the sentence is otherwise as it is, and
+    what is cut is never the first marker of an argument.
 
     Args:
-        tokenizer: of transformers; gets the markers where it has no unused tokens.
+        tokenizer: of transformers; gets RELX's markers where they are asked for and it has no unused tokens.
         max_length: longest row in tokens, special tokens included.
-        options: of the data set's task; None: not as the script.
-
-    Attributes:
-        sequences: of tokens in a row.
-        arrays: beside the ids, over all rows so far: `starts`, int32, the token at which each row is read, its first.
-        unknown, total: how many tokens were the unknown one, and how many there were, special ones not counted.
+        options: of the data set's task; None: RELX's markers, read at the first token, not as the script.
     """
 
-    sequences = 1
-
     def __init__(self, tokenizer: Any, max_length: int, options: RelationOptions | None = None):
-        self.tokenizer, self.max_length = tokenizer, max_length
-        self.unknown = self.total = 0
-        self.arrays: dict[str, list[np.ndarray]] = {}
+        self._spelt = None if options is None else _WORDS.get(options.markers)
+        super().__init__(
+            tokenizer,
+            max_length,
+            at_marks=options is not None and options.head is RelationHead.starts,
+            spaced=self._spelt is not None,
+        )
+        self.reads = 2 if self.at_marks else 1
         self._compat = options is not None and options.compat
-        self._markers = list(with_markers(tokenizer).values())
-        self._prefix, self._suffix = _special(tokenizer)
+        self._tokens = [] if self._spelt else list(with_markers(tokenizer).values())
 
-    def encode(self, rows: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text, int32 [tokens]."""
-        split = [segments(text) for text in rows]
-        texts = [_words(piece) for pieces, _ in split for piece in pieces]
-        ids = iter(_plain(self.tokenizer, texts))
-        found = []
-        for _, order in split:
-            row = list(next(ids))
-            for marker in order:
-                row += [self._markers[marker], *next(ids)]
-            found.append(self._cut(row))
-        self.arrays.setdefault("starts", []).append(np.zeros(len(found), dtype=np.int32))
-        return found
+    def split(self, text: str) -> Pieces:
+        """A text in pieces, its markers among them."""
+        around, order = segments(text)
+        marks = self._marks(text)
+        found: list[str | int] = [self._piece(around[0])]
+        for marker, piece in zip(order, around[1:], strict=True):
+            found += [marks[marker], self._piece(piece)]
+        place = {marker: 1 + 2 * position for position, marker in enumerate(order)}
+        return Pieces(tuple(found), (place[0], place[2]), (place[1], place[3]))
 
-    def _cut(self, row: list[int]) -> np.ndarray:
-        whole = [*self._prefix, *row, *self._suffix]
+    def cut(self, row: list[int], begins: list[int], stop: int) -> tuple[list[int], list[int]]:
+        """A row with its special tokens, cut to the longest, and where the first marker of each argument is then."""
+        if self._spelt or self.at_marks:
+            return super().cut(row, begins, stop)
+        whole = [*self.prefix, *row, *self.suffix]
         if self._compat and len(whole) >= self.max_length:
             whole = whole[: self.max_length - 1]
         elif len(whole) > self.max_length:
-            whole = [*whole[: self.max_length - len(self._suffix)], *self._suffix]
-        self.total += len(whole) - len(self._prefix) - len(self._suffix)
-        self.unknown += whole.count(self.tokenizer.unk_token_id)
-        return np.array(whole, dtype=np.int32)
+            whole = [*whole[: self.max_length - len(self.suffix)], *self.suffix]
+        return whole, begins
+
+    def _marks(self, text: str) -> Sequence[str | int]:
+        """The markers of a text in the order of MARKERS: tokens, or words with the types of its arguments."""
+        if self._spelt is None:
+            return self._tokens
+        told = types(text)
+        spelt = [told.get(start, "").replace("_", " ").lower() for start in ("<e1", "<e2")]
+        return [word.format(spelt[place // 2]) for place, word in enumerate(self._spelt)]
+
+    def _piece(self, text: str) -> str:
+        """What stands between two markers; without what is no word where the markers are RELX's."""
+        return " ".join(text.split()) if self._spelt else _words(text)
 
 
 def _words(text: str) -> str:

@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kbench.config.schema import Data, Layout
+from kbench.data.entities import TYPING_READERS
 from kbench.data.facts import FACT_READERS
 from kbench.data.generated import GENERATORS
+from kbench.data.glue import GLUE_READERS
+from kbench.data.lama import LAMA_READERS
 from kbench.data.pairs import PAIR_READERS
 from kbench.data.questions import QUESTION_READERS
 from kbench.data.readers import READERS
@@ -23,10 +26,10 @@ from kbench.registry import near
 SHOWN = 5
 _READERS: dict[str, Any] = {
     **READERS, **SENTENCE_READERS, **TREEBANK_READERS, **PAIR_READERS, **XTREME_READERS, **RELATION_READERS,
-    **QUESTION_READERS, **FACT_READERS,
+    **QUESTION_READERS, **FACT_READERS, **TYPING_READERS, **LAMA_READERS, **GLUE_READERS,
 }  # fmt: skip
 
-# its number in the source split, text or words or texts, label or labels
+# its number in the source split, text or words or texts, label, labels or score
 Row = tuple[int, Any, Any]
 
 
@@ -71,7 +74,7 @@ def _checked(data: Data, source: Source, piece: Piece) -> Iterator[Row]:
                     continue
                 where = f"{path}, line {line}"
                 unknown = None
-                if data.layout is not Layout.spans:
+                if data.layout is not Layout.spans and not isinstance(label, float):
                     labels = [label] if isinstance(label, str) else label
                     unknown = next((one for one in labels if one not in index), None)
                 if unknown is not None:
@@ -102,7 +105,9 @@ def _checked(data: Data, source: Source, piece: Piece) -> Iterator[Row]:
 
 
 def _indices(label: Any, index: Mapping[str, int]) -> Any:
-    """Names as indices; numbers, of a question's answers, as they are."""
+    """Names as indices; numbers, a score or those of a question's answers, as they are."""
+    if isinstance(label, float):
+        return label
     if isinstance(label, str):
         return index[label]
     return [one if isinstance(one, int) else index[one] for one in label]

@@ -29,17 +29,6 @@ _BINS = 20
 _CALIBRATION_BINS = 15
 
 
-def draw(grid: Grid) -> dict[str, Drawing]:
-    """The drawing of each column whose runs are there."""
-    make = FIGURES[grid.table.figure]
-    return {
-        column: make(grid, column)
-        for column, axis in grid.columns.items()
-        if not axis.average
-        and all(cell.runs and len(cell.results) == len(cell.runs) for (_, c), cell in grid.cells.items() if c == column)
-    }
-
-
 def uncertainties(grid: Grid, column: str) -> Drawing:
     """Figure 2: uncertainty of the right and of the most certain wrong teacher, without and with dropout samples."""
     from sklearn.metrics import roc_auc_score

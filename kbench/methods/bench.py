@@ -12,13 +12,14 @@ import numpy as np
 
 from kbench import registry
 from kbench.backbones.locate import Located
-from kbench.backbones.tiny import tiny_stage, train_texts
+from kbench.backbones.tiny import Texts, tiny_stage, train_texts
 from kbench.config import schema
 from kbench.data.encode import Encoded, encode_stage
 from kbench.data.records import Records
 from kbench.engine.recipe import Recipe
 from kbench.engine.sampler import hold_out
 from kbench.engine.seeding import derive
+from kbench.errors import DataError, Problem
 from kbench.stages.stage import Stage
 
 if TYPE_CHECKING:
@@ -76,13 +77,32 @@ class Bench:
         """The stage that builds the backbone, or the identity of one that stands ready."""
         if self.located.folder is None:
             assert self.backbone.tiny is not None
-            texts = train_texts(self.records)
-            if self.backbone.tiny.texts == "knowledge":
-                from kbench.knowledge.texts import name_texts
-
-                texts = name_texts(self.graph_stage, self.knowledge.languages)
-            return tiny_stage(self.backbone.tiny, texts)
+            return tiny_stage(self.backbone.tiny, self._tokenizer_texts(self.backbone.tiny.texts))
         return self.located.identity
+
+    def _tokenizer_texts(self, kind: str) -> Texts:
+        """What the tokenizer of a tiny backbone is trained on."""
+        from kbench.knowledge.texts import corpus_texts, name_texts
+
+        if kind == "knowledge":
+            return name_texts(self.graph_stage, self.knowledge.languages)
+        return corpus_texts(self.corpus_stage) if kind == "corpus" else train_texts(self.records)
+
+    @cached_property
+    def corpus_stage(self) -> Stage:
+        """The text with linked mentions of the knowledge node.
+
+        Raises:
+            DataError: it has none.
+        """
+        from kbench.knowledge.corpora import locate_corpus
+        from kbench.knowledge.corpus import corpus_stage
+
+        if self.knowledge.corpus is None:
+            hint = "take a knowledge node that has one: kbench ls knowledge"
+            what = "has no text with linked mentions (knowledge.corpus is null)"
+            raise DataError(Problem(f"knowledge={self.knowledge.name}", what, hint))
+        return corpus_stage(self.knowledge, locate_corpus(self.knowledge.corpus), self.graph_stage)
 
     @cached_property
     def graph_stage(self) -> Stage:
@@ -179,7 +199,8 @@ class Bench:
         from kbench.backbones.load import load_model
 
         folder = self.start or self.backbone_folder
-        model = load_model(folder, self.task.auto(), classes=classes, seed=seed, dropout=self.backbone.dropout)
+        outputs = classes * self.task.reads
+        model = load_model(folder, self.task.auto(), classes=outputs, seed=seed, dropout=self.backbone.dropout)
         self.task.adapt(model, self.tokenizer)
         return model
 
@@ -196,6 +217,15 @@ class Bench:
         )  # fmt: skip
         return found
 
+    def leak(self) -> dict[str, float]:
+        """Of a probe, the share of its facts that the knowledge graph holds: what was learned may have been told."""
+        if self.task.trained:
+            return {}
+        from kbench.knowledge.leak import leak
+
+        assert self.store is not None
+        return leak(self.store.get(self.graph_stage), self.records)
+
     def save(self, model: Any, folder: Path, outputs: Sequence[int] | None = None) -> None:
         """Write a trained model and its tokenizer as a folder that transformers loads.
 
@@ -206,6 +236,8 @@ class Bench:
         """
         names = self.task.outputs
         names = [names[index] for index in (range(len(names)) if outputs is None else outputs)]
+        if self.task.reads > 1:
+            names = [f"{name} ({read})" for read in range(1, self.task.reads + 1) for name in names]
         model.config.id2label = dict(enumerate(names))
         model.config.label2id = {name: position for position, name in enumerate(names)}
         model.save_pretrained(folder)

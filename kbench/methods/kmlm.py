@@ -134,9 +134,15 @@ class Kmlm(Finetune):
     def prepare(self, stages: Mapping[str, Any]) -> None:
         self.bench.start = stages.get("pretrained_long", stages["pretrained"])
 
+    def diagnostics(self) -> dict[str, float]:
+        return self.bench.leak()
+
     @cached_property
     def first_phase(self) -> Stage:
         """Pre-training on all streams: a folder that transformers loads."""
+        return self._of_streams()
+
+    def _of_streams(self) -> Stage:
         parents = self._stream_stages()
 
         def build(work: Path, folders: Mapping[str, Path]) -> None:

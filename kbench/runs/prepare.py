@@ -115,8 +115,8 @@ def config_hash(config: Config) -> str:
 def reads_knowledge(config: Config) -> bool:
     """Whether the knowledge graph can change a number: by the method, the data or the backbone's tokenizer."""
     method: Any = registry.load("method", config.method.name)
-    of_names = config.backbone.tiny is not None and config.backbone.tiny.texts == "knowledge"
-    return bool(method.needs.knowledge or config.data.of_graph or of_names)
+    reads_it = config.backbone.tiny is not None and config.backbone.tiny.texts != "data"
+    return bool(method.needs.knowledge or config.data.of_graph or reads_it)
 
 
 def prepare(config: Config, say: Callable[[Stage, str, float], None] | None = None) -> Run:

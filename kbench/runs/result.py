@@ -69,7 +69,7 @@ class Result:
         key: the run's key, a hash of its science, data and backbone.
         setting: what made the numbers.
         metrics: split -> metric -> value; shares from 0 to 1.
-        diagnostics: figures that explain the metrics.
+        diagnostics: figures that explain the metrics: shares from 0 to 1, and whole numbers, which count something.
         training: steps, step of the selected weights, their validation score; empty where nothing was trained.
         seconds: by phase, of the process that finished the run.
         throughput: tokens and rows a second in training.

@@ -199,16 +199,20 @@ def _on_data(
     if same:
         return same, {name: name for name in same}
     said = {_key(text) for text in common} | {"data"}
-    groups: dict[tuple[str, ...], list[str]] = {}
+    plain = [axis for axis in columns.values() if not axis.average]
+    # columns that are metrics of one data set, precision and recall, are so on other data, too
+    one_set = len({text for axis in plain for text in axis.overrides if _key(text) == "data"}) == 1
+    by_metric = one_set and not any("/" in axis.metric for axis in plain)
+    groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
     for name, axis in (matching or columns).items():
         others = [text for text in axis.overrides if _key(text) not in said]
         if not matching:
             others = [text for text in others if not text.startswith("data.")]
         if not axis.average:
-            groups.setdefault(tuple(others), []).append(name)
+            groups.setdefault((tuple(others), axis.metric if by_metric else ""), []).append(name)
     made: dict[str, Axis] = {}
     origin: dict[str, str] = {}
-    for settings, names in groups.items():
+    for (settings, metric), names in groups.items():
         first = columns[names[0]]
         if matching and len(names) == 1:
             made[names[0]] = first
@@ -217,9 +221,9 @@ def _on_data(
         if differing:
             what = f"is one column, and the paper's columns differ in {' and '.join(differing)}"
             raise ConfigError(Problem(f"data={data}", what, f"give {' '.join(f'{role}=...' for role in differing)}"))
-        own = f"{data}_{names[0]}" if settings else data
-        label = f"{first.label}: {data}" if settings else data
-        made[own] = Axis(f"{label} (not in the paper)", (f"data={data}", *settings), roles=first.roles)
+        own = f"{data}_{names[0]}" if settings or metric else data
+        label = f"{first.label}: {data}" if settings or metric else data
+        made[own] = Axis(f"{label} (not in the paper)", (f"data={data}", *settings), roles=first.roles, metric=metric)
         if not _overridden(first, common):
             origin[own] = names[0]
     return made, origin
@@ -279,7 +283,7 @@ def _cell(own: list[str], given: list[str], common: list[str], seeds: list[int],
     """The cell that `given` makes under a user's overrides; `own` makes the paper's."""
     method = _method(own)
     if method not in registry.choices("method"):
-        return Cell(why=f"kbench has no method {method} yet")
+        return Cell(why=f"kbench has no method {method}")
     asked = [*given, *_fitting(common, method)]
     config = compose(asked)
     # weights from elsewhere may be anything, whatever the backbone is called; so may other files of a data set

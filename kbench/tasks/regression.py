@@ -55,17 +55,21 @@ class Regression(Task):
         return {name: METRICS[name](scores[:, 0], *gold) for name in self.metrics}
 
     def predictions(self, scores: np.ndarray, records: Records, split: str) -> Iterator[dict[str, Any]]:
-        """One record a row, for a person to read and a paired test to use; predictions to six significant digits."""
+        """One record a row, for a person to read and a paired test to use; scores to six significant digits."""
         numbers, texts = records.numbers(split), records.pieces(split)
         for row, (number, gold, both) in enumerate(zip(numbers, records.scores(split), texts, strict=True)):
             yield {
                 "row": int(number),
-                "gold": float(gold),
+                "gold": float(f"{gold:.6g}"),
                 "predicted": float(f"{scores[row, 0]:.6g}"),
                 "texts": both,
             }
 
     def diagnostics(self, scores: np.ndarray, records: Records, split: str) -> dict[str, float]:
-        """`squared_error`, the mean over the rows: what no correlation tells."""
+        """`explained_variance`, 1 - mean squared error / variance of the files' scores: what no correlation tells.
+
+        0 where the mean is always predicted, below 0 where that would be better; 0 where all files' scores are equal.
+        """
         (gold,) = self.gold(records, split)
-        return {"squared_error": float(np.mean((scores[:, 0] - gold) ** 2))}
+        spread = float(np.var(gold))
+        return {"explained_variance": 1 - float(np.mean((scores[:, 0] - gold) ** 2)) / spread if spread else 0.0}

@@ -61,7 +61,8 @@ def test_a_data_set_has_a_reader_a_licence_and_a_source(name):
 
 def test_published_values_of_training_have_their_source():
     """Each value of a paper's recipe says where it stands, or that it is not stated."""
-    for name in ("muki", "muki_teacher", "kmlm", "xlr", "relx", "xtreme_qa", "xtreme_tagging", "xtreme_pos"):
+    names = ("muki", "muki_teacher", "kmlm", "xlr", "relx", "xtreme_qa", "xtreme_tagging", "xtreme_pos")
+    for name in (*names, "openentity", "tacred"):
         for line in (registry.conf_root() / "train" / f"{name}.yaml").read_text().splitlines():
             if ":" in line and not line.startswith("#") and not line.endswith(": null"):
                 known = r"# (paper|released code|not stated|not read|not used|XTREME's)"
@@ -85,6 +86,8 @@ def test_a_table_has_overrides_that_compose(name):
 
 # what a transcribed row takes away from its method -> the end of our row's name
 ABLATIONS = {"none": "", "no_monte_carlo_dropout": "_no_mc", "no_instance_reweighting": "_no_reweighting"}
+ABLATIONS |= {"no_knowledge_injection": "_no_injection", "no_memory_bank": "_no_memory"}
+ABLATIONS |= {"no_knowledge_routing": "_no_routing"}
 
 
 # KMLM's tables: what a transcribed row calls its backbone -> the backbone's name here

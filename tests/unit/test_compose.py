@@ -64,7 +64,7 @@ def problems(*overrides: str, sweep: bool = False) -> list[str]:
         ("train.global_batch_size=0", "must be at least 1"),
         ("backbone.tiny.heads=0", "must be at least 1"),
         ("backbone.tiny.heads=5", "64 is not divisible by 5 heads"),
-        ("data.metrics=[f1]", "no such metric: f1"),
+        ("data.metrics=[f0]", "no such metric: f0"),
         ("data.metrics=[]", "is empty"),
         ("data.reader=foo", "no such reader: foo"),
         ("data.name=../../x", "must be one word"),
@@ -126,8 +126,11 @@ def test_a_range_without_end_is_refused_in_words():
 
 def test_metrics_and_readers_of_the_schema_are_those_there_are():
     from kbench.config import schema
+    from kbench.data.entities import TYPING_READERS
     from kbench.data.facts import FACT_READERS
     from kbench.data.generated import GENERATORS
+    from kbench.data.glue import GLUE_READERS
+    from kbench.data.lama import LAMA_READERS
     from kbench.data.pairs import PAIR_READERS
     from kbench.data.questions import QUESTION_READERS
     from kbench.data.readers import READERS
@@ -136,37 +139,43 @@ def test_metrics_and_readers_of_the_schema_are_those_there_are():
     from kbench.data.sentences import SENTENCE_READERS
     from kbench.data.treebanks import TREEBANK_READERS
     from kbench.data.xtreme import XTREME_READERS
-    from kbench.metrics import answers, classification, probing, relation, tagging
+    from kbench.metrics import answers, classification, probing, regression, relation, tagging, typing
 
     assert {
         "classification": tuple(classification.METRICS),
         "tagging": tagging.METRICS,
-        "pos": (*classification.METRICS, "f1"),
+        "regression": tuple(regression.METRICS),
+        "pos": ("accuracy", "macro_f1", "f1"),
         "choice": ("accuracy",),
         "relation": tuple(relation.METRICS),
+        "typing": tuple(typing.METRICS),
         "qa": tuple(answers.METRICS),
         "probe": tuple(probing.METRICS),
     } == schema.METRICS
     found = {task: set(names) for task, names in schema.READERS.items()}
     # of the readers of pairs, SNLI's gives rows with one second text: these are classified
     assert found == {
-        "classification": {*READERS, *XTREME_READERS, "snli"},
+        "classification": {*READERS, *XTREME_READERS, *GLUE_READERS, "snli"} - {"glue_stsb"},
+        "regression": {"glue_stsb"},
         "tagging": set(SENTENCE_READERS),
         "pos": set(TREEBANK_READERS),
         "choice": set(PAIR_READERS) - {"snli"},
         "relation": set(RELATION_READERS),
+        "typing": set(TYPING_READERS),
         "qa": set(QUESTION_READERS),
-        "probe": set(FACT_READERS),
+        "probe": {*FACT_READERS, *LAMA_READERS},
     }
     assert set().union(*found.values()) == set(_READERS)
     assert schema.GENERATED == {
         "classification": ("toy", "toy_other", "toy_inference"),
+        "regression": ("toy_scores",),
         "tagging": ("toy_entities",),
         "pos": ("toy_pos",),
         "choice": ("toy_choice",),
-        "relation": ("toy_relx",),
+        "relation": ("toy_relx", "toy_tacred"),
+        "typing": ("toy_typing",),
         "qa": ("toy_qa",),
-        "probe": ("toy_probe",),
+        "probe": ("toy_probe", "toy_lama"),
     }
     assert {name for names in schema.GENERATED.values() for name in names} == set(GENERATORS)
     assert set(schema.GENERATED) == set(schema.READERS) == set(schema.METRICS)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from kbench.metrics.classification import METRICS, accuracy, macro_f1
+from kbench.metrics.classification import METRICS, accuracy, f1, macro_f1, matthews
 
 
 def sklearn_macro_f1(predicted: np.ndarray, gold: np.ndarray, classes: int) -> float:
@@ -23,7 +23,17 @@ def sklearn_accuracy(predicted: np.ndarray, gold: np.ndarray, classes: int) -> f
     return accuracy_score(gold, predicted)
 
 
-SECOND = {"accuracy": sklearn_accuracy, "macro_f1": sklearn_macro_f1}
+def sklearn_matthews(predicted: np.ndarray, gold: np.ndarray, classes: int) -> float:
+    return matthews_corrcoef(gold, predicted)
+
+
+def sklearn_f1(predicted: np.ndarray, gold: np.ndarray, classes: int) -> float:
+    return f1_score(gold, predicted, labels=[1], average="macro", zero_division=0)
+
+
+SECOND = {
+    "accuracy": sklearn_accuracy, "macro_f1": sklearn_macro_f1, "matthews": sklearn_matthews, "f1": sklearn_f1,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -47,6 +57,20 @@ def test_metrics_of_worked_examples(
     arrays = np.array(predicted), np.array(gold)
     assert accuracy(*arrays, classes) == pytest.approx(share)
     assert macro_f1(*arrays, classes) == pytest.approx(f1)
+
+
+def test_matthews_and_f1_of_worked_examples() -> None:
+    # tp 2, tn 1, fp 1, fn 1: (2 x 1 - 1 x 1) / sqrt(3 x 3 x 2 x 2)
+    predicted, gold = np.array([1, 1, 1, 0, 0]), np.array([1, 1, 0, 1, 0])
+    assert matthews(predicted, gold, 2) == pytest.approx(1 / 6)
+    assert matthews(1 - predicted, gold, 2) == pytest.approx(-1 / 6)
+    assert f1(predicted, gold, 2) == pytest.approx(4 / 6) and f1(predicted, gold, 2, positive=0) == pytest.approx(2 / 4)
+    # all of one class, predicted or present: no correlation
+    assert matthews(np.ones(5, dtype=int), gold, 2) == matthews(predicted, np.ones(5, dtype=int), 2) == 0.0
+    assert f1(np.zeros(5, dtype=int), np.zeros(5, dtype=int), 2) == 0.0
+    # none predicted is a class of its own, as scikit-learn has it
+    some = np.array([1, -1, 1, 0, -1])
+    assert matthews(some, gold, 2) == pytest.approx(matthews_corrcoef(gold, some))
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])

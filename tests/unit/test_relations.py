@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kbench.config.relation import RelationOptions
-from kbench.data.relations import MARKERS, RELATION_READERS, MarkerEncoder, kbp37, segments, with_markers
+from kbench.config.relation import Markers, RelationHead, RelationOptions
+from kbench.data.relations import MARKERS, RELATION_READERS, MarkerEncoder, kbp37, segments, types, with_markers
 from kbench.data.toy_relations import LABELS, LANGUAGES, SIZES, generate
 from kbench.errors import DataError, Problem
 from kbench.metrics.relation import relations
@@ -81,12 +81,18 @@ def test_mistakes_name_file_line_and_the_form(content, line, what, tmp_path):
 
 
 def test_every_reader_is_registered_by_its_name():
-    assert {name: reader.__name__ for name, reader in RELATION_READERS.items()} == {"kbp37": "kbp37"}
+    assert {name: reader.__name__ for name, reader in RELATION_READERS.items()} == {
+        "kbp37": "kbp37", "tacred": "tacred",
+    }  # fmt: skip
 
 
 # Token ids.
 
-PIECES = ["a", "b", "c", "d", "e", ".", "##s"]
+PIECES = ["a", "b", "c", "d", "e", ".", "##s", "@", "#", "*", "^", "$", "person", "title", "of", "job"]
+
+
+def options(head: str = "cls", markers: str = "relx", compat: bool = False) -> RelationOptions:
+    return RelationOptions(0.5, True, compat, RelationHead(head), Markers(markers), None)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +182,7 @@ def test_ids_equal_those_of_a_naive_second_implementation(max_length, kind, comp
         parts = [" ".join(rng.choices(words, k=rng.randrange(5))) for _ in range(5)]
         order = MARKERS if rng.random() < 0.5 else (*MARKERS[2:], *MARKERS[:2])
         texts.append("".join(part + marker for part, marker in zip(parts, [*order, ""], strict=True)))
-    encoder = MarkerEncoder(tokenizer, max_length, RelationOptions(0.5, True, compat))
+    encoder = MarkerEncoder(tokenizer, max_length, options(compat=compat))
     rows = encoder.encode(texts[:25]) + encoder.encode(texts[25:])
     assert [row.tolist() for row in rows] == [naive(tokenizer, text, max_length, compat) for text in texts]
     starts = np.concatenate(encoder.arrays["starts"])
@@ -188,13 +194,69 @@ def test_a_cut_sentence_keeps_its_final_token_unless_compat(bert):
     text = "a " * 20 + "<e1> b </e1> <e2> c </e2>"
     (row,) = MarkerEncoder(bert, 10).encode([text])
     assert len(row) == 10 and row[-1] == bert.sep_token_id
-    (cut,) = MarkerEncoder(bert, 10, RelationOptions(0.5, True, True)).encode([text])
+    (cut,) = MarkerEncoder(bert, 10, options(compat=True)).encode([text])
     assert len(cut) == 9 and bert.sep_token_id not in cut
+
+
+# Other markers, and where a sentence is read.
+
+TYPED = "a <e2:TITLE_OF_JOB> b  c </e2> d <e1:PERSON> e </e1> ."
+SPELT = {
+    "relx": "a {e2} b c {/e2} d {e1} e {/e1} .",
+    "plain": "a # b c # d @ e @ .",
+    "typed": "a # ^ title of job ^ b c # d @ * person * e @ .",
+    "ernie": "a $ b c $ d # e # .",
+}
+
+
+@pytest.mark.parametrize("head", ["cls", "starts"])
+@pytest.mark.parametrize("markers", SPELT)
+def test_arguments_are_marked_as_asked_and_read_at_their_first_markers(markers, head, bert):
+    encoder = MarkerEncoder(bert, 64, options(head, markers))
+    (row,) = encoder.encode([TYPED])
+    tokens = bert.convert_ids_to_tokens(row)
+    named = {f"[unused{number}]": f"{{{marker[1:-1]}}}" for number, marker in enumerate(MARKERS, start=1)}
+    assert " ".join(named.get(token, token) for token in tokens[1:-1]) == SPELT[markers]
+    words = SPELT[markers].split()
+    first = {"relx": ("{e1}", "{e2}"), "ernie": ("#", "$")}.get(markers, ("@", "#"))
+    starts = [1 + words.index(mark) for mark in first]  # the subject's first
+    (found,) = encoder.arrays["starts"]
+    assert found.dtype == np.int32 and found.tolist() == ([0] if head == "cls" else starts)
+    assert encoder.reads == len(found)
+
+
+@pytest.mark.parametrize("markers", ["plain", "typed", "ernie"])
+def test_words_of_other_markers_stay_and_no_token_is_added(markers, other):
+    size = len(other)
+    encoder = MarkerEncoder(other, 512, options("starts", markers))
+    (row,) = encoder.encode(["www.a.b <e1:X> ----------- </e1> <e2:Y> b </e2>"])
+    letters = "".join(other.convert_ids_to_tokens(row))
+    assert len(other) == size and "www.a.b" in letters and "-----------" in letters
+
+
+@pytest.mark.parametrize(("head", "markers"), [("starts", "relx"), ("starts", "plain"), ("cls", "plain")])
+def test_a_long_sentence_keeps_the_first_markers_of_its_arguments(head, markers, bert):
+    text = "a " * 20 + "<e1:P> b </e1> " + "c " * 30 + "<e2:Q> d </e2>" + " e" * 20
+    encoder = MarkerEncoder(bert, 16, options(head, markers))
+    (row,) = encoder.encode([text])
+    first, second = ("[unused1]", "[unused3]") if markers == "relx" else ("@", "#")
+    last = "[unused2]" if markers == "relx" else "@"
+    stop = "[unused4]" if markers == "relx" else "#"
+    expected = ["[CLS]", first, "b", last, *"cccc", second, "d", stop, *"eeee", "[SEP]"]
+    assert bert.convert_ids_to_tokens(row) == expected
+    assert encoder.arrays["starts"][0].tolist() == ([0] if head == "cls" else [1, 8])
+    assert (encoder.total, encoder.unknown) == (14, 0)
+
+
+def test_types_are_those_of_the_first_markers_that_tell_one():
+    assert types(TYPED) == {"<e1": "PERSON", "<e2": "TITLE_OF_JOB"}
+    assert types("<e1> a </e1> <e2:X> b </e2>") == {"<e2": "X"}
 
 
 def test_segments_are_what_stands_around_the_markers():
     text = "x <e2>y</e2><e1> z </e1>"
     assert segments(text) == (["x ", "y", "", " z ", ""], (2, 3, 0, 1))
+    assert segments(text.replace("e2>y", "e2:A>y").replace("<e1>", "<e1:B_C>")) == segments(text)
 
 
 # The toy set.
