@@ -167,7 +167,12 @@ def fit(
         checkpoints.save(
             folder,
             checkpoints.Checkpoint(
-                step, plain.state_dict(), checkpoints.optimizer_tensors(optimizer.optimizer), best.weights, own, progress
+                step,
+                plain.state_dict(),
+                checkpoints.optimizer_tensors(optimizer.optimizer),
+                best.weights,
+                own,
+                progress,
             ),
         )
         hooks.saved(step)

@@ -114,9 +114,9 @@ class Method:
 
         Args:
             model: the student; `model(**inputs(batch)).logits` are its scores.
-            batch: the student's inputs; `step_units`, the units of the whole global batch, `step_rows`, the rows of this
-                piece of it (0: it stands in for one without rows, and counts nothing); this method's `columns`; of
-                sentences also `units`, `unit_stops` and `row_units` (kbench/engine/feed.py).
+            batch: the student's inputs; `step_units`, the units of the whole global batch, and `step_rows`, the rows of
+                this piece of it (0: it stands in for one without rows, and counts nothing); this method's `columns`;
+                of sentences also `units`, `unit_stops` and `row_units` (kbench/engine/feed.py).
         """
         raise NotImplementedError(f"{type(self).__name__} is trained but has no loss")  # abstract
 

@@ -45,7 +45,8 @@ def make_knowledge(**changes: Any) -> schema.Knowledge:
         "name": "test", "reader": "toy_graph", "languages": ["en", "xa"], "files": {}, "folder": "test", "path": None,
         "seed": 0, "sentences": sentences, "cycles": replace(cycles, **own),
         "xlr": schema.Xlr(train=1, dev=1, test=1, per_answer=1.0, per_entity=1.0, per_signature=1.0),
-        "text": schema.PlainText(files={}, folder="", path=None, lines=None), "licence": "", "cite": "somewhere", "corpus": None,
+        "text": schema.PlainText(files={}, folder="", path=None, lines=None), "licence": "",
+        "cite": "somewhere", "corpus": None,
         "vectors": Vectors(
             path=None, dimension=8, epochs=1, lr=0.1, batch_size=8, negatives=2, margin=1.0, norm=Norm.l1, seed=1
         ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -39,7 +38,8 @@ def batch_of(pad: int, injected: int = 2, seed: int = 0) -> dict[str, torch.Tens
         "line": torch.tensor([0, 1]), "start": torch.tensor([2, 1]), "stop": torch.tensor([4, 3]),
         "kept": torch.tensor([0, 1]), "injected": some, "vector": torch.randn(injected, K, generator=generator),
         "remembered": torch.tensor([True, False])[:injected], "asked": some,
-        "relation": torch.randn(injected, K, generator=generator), "towards_tail": torch.tensor([True, False])[:injected],
+        "relation": torch.randn(injected, K, generator=generator),
+        "towards_tail": torch.tensor([True, False])[:injected],
         "targets": torch.tensor([[6, 8], [11, -1]])[:injected], "target_log_q": torch.zeros(injected, 2),
         "removed": torch.zeros(injected, 4, dtype=torch.bool), "negatives": torch.tensor([12, 13, 14, 15]),
         "log_q": torch.zeros(4),
