@@ -243,16 +243,14 @@ def check(config: object) -> list[Problem]:
         number = value(name)
         if isinstance(number, int | float) and not low <= number <= high:
             problems.append(Problem(f"method.{name}", f"must lie between {low} and {high}, is {number}"))
-    if value("routing.scope") == "relation":
-        found = value("routing.mode"), value("routing.granularity")
-        if found[0] not in (Mode.off, Mode.literal, Mode.amortised) or found[1] != "row":
-            what = "is relation, and only attribution of neurons finds a path for each"
-            hint = "method.routing.granularity=row with mode amortised or literal; or scope=batch"
-            problems.append(Problem("method.routing.scope", what, hint))
     for name in _POSITIVE:
         number = value(name)
         if isinstance(number, int | float) and not number > 0:
             problems.append(Problem(f"method.{name}", f"must be above 0, is {number}"))
+    attributed = value("routing.mode") in (Mode.off, Mode.literal, Mode.amortised)
+    if value("routing.scope") == "relation" and not attributed:
+        what = "is relation, and only attribution finds a path for each"
+        problems.append(Problem("method.routing.scope", what, "take scope=batch, or mode=amortised or literal"))
     if value("routing.scope") == "relation" and value("routing.granularity") == "path":
         what = "is relation, and granularity is path: a relation's path has neurons alone"
         problems.append(Problem("method.routing.scope", what, "take scope=batch, or granularity=row"))

@@ -202,7 +202,8 @@ def _on_data(
     plain = [axis for axis in columns.values() if not axis.average]
     # columns that are metrics of one data set, precision and recall, are so on other data, too
     one_set = len({text for axis in plain for text in axis.overrides if _key(text) == "data"}) == 1
-    by_metric = one_set and not any("/" in axis.metric for axis in plain)
+    metrics = {axis.metric for axis in plain}
+    by_metric = one_set and len(metrics) > 1 and not any("/" in metric for metric in metrics)
     groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
     for name, axis in (matching or columns).items():
         others = [text for text in axis.overrides if _key(text) not in said]
