@@ -77,7 +77,8 @@ def locate_corpus(corpus: Corpus) -> dict[str, tuple[Path, ...]]:
     missing = [part for part in parts if part not in corpus.files]
     if unknown or missing:
         what = f"has unknown parts: {', '.join(unknown)}" if unknown else f"does not say where {missing[0]} are"
-        hint = f"parts of the reader {corpus.reader}: {', '.join(parts)}"
+        own = ", ".join(f'{part}: "PATTERN"' for part in parts)
+        hint = f"the reader {corpus.reader} has 'knowledge.corpus.files={{{own}}}'"
         raise DataError(Problem("knowledge.corpus.files", what, hint))
     if corpus.path is not None:
         return _found(corpus, Path(corpus.path).expanduser(), f"knowledge.corpus.path={corpus.path}")

@@ -187,6 +187,9 @@ class LinkedPretraining:
         knowing = self.knowing
         knowledge = self._knowledge(linked, vocabulary, folders)
         important, members = self._selected(linked, knowledge, folders)
+        if self.bench.report is not None:
+            counts = f"{np.count_nonzero(important):,} of {len(important):,} mentions are important"
+            self.bench.report.note(f"{counts}, {np.count_nonzero(members):,} are remembered")
         feed = LinkedFeed(
             linked, important, members, knowledge, vocabulary, self.words, knowing.inject, knowing.cka, seed=self.seed
         )
@@ -207,6 +210,9 @@ class LinkedPretraining:
             where, what = f"knowledge.vectors.path={self.bench.knowledge.vectors.path}", "has vectors for the graph"
             hint = "are they of another version of the graph? null: vectors are trained here"
             raise DataError(Problem(where, f"{what}, but for no triple's three parts", hint))
+        if not allowed.all() and self.bench.report is not None:
+            have = f"{np.count_nonzero(vectors.has):,} of {len(vectors.has):,} entities of the graph have a vector"
+            self.bench.report.note(f"{have}; {np.count_nonzero(allowed):,} of {len(allowed):,} triples can be told")
         if self.knowing.inject.exclude is options.Exclude.probe:
             from kbench.knowledge.leak import leaked_triples
 

@@ -143,14 +143,13 @@ def test_micro_batches_change_nothing_but_rounding(toy, tmp_path):
     assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
-def test_memory_rows_mapped_and_sharded_over_one_process_agree(toy, tmp_path):
-    """The mapped bank keeps local rows in 16 bits: nearly the same; the sharded one is the very same."""
+def test_where_memory_is_kept_changes_no_bit(toy, tmp_path):
+    """`memory.store` is no part of what a checkpoint is."""
     made = {}
     for store in ("rows", "sharded", "mapped"):
         run, result = toy("method=trelm", f"method.memory.store={store}", data=PROBE, outputs=tmp_path / store)
-        made[store] = weights(run, result), [point["loss"] for point in curve(run)]
-    assert made["rows"] == made["sharded"]
-    assert made["mapped"][1] == pytest.approx(made["rows"][1], rel=1e-3)
+        made[store] = result.stages, weights(run, result), [point["loss"] for point in curve(run)]
+    assert made["rows"] == made["sharded"] == made["mapped"]
 
 
 def test_a_part_of_the_training_is_evaluated_without_another_training(toy, tmp_path):

@@ -120,15 +120,6 @@ def test_a_killed_pretraining_whose_memory_is_in_files_ends_in_the_same_bytes(wh
     assert found[0] == found[1]
 
 
-def test_where_memory_is_kept_changes_no_bit(whole: Path, tmp_path: Path) -> None:
-    """`memory.store` is no part of what a checkpoint is."""
-    outputs = seeded(whole, tmp_path)
-    in_process([*WORDS, "method.memory.store=mapped"], outputs)
-    ours, theirs = checkpoint(outputs), checkpoint(whole)
-    assert ours.name == theirs.name
-    assert (ours / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()
-
-
 # What is refused before anything is made.
 
 
