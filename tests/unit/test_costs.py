@@ -64,7 +64,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_is_what_torch_counts(world, name):
-    """Within 2 %: of mentions that are injected some are not asked for."""
+    """To the last operation, where all that is injected is asked for, too."""
     linked, knowledge = world
     case = CASES[name]
     own = {key: case[key] for key in ("cka", "inject") if key in case}
@@ -76,7 +76,7 @@ def test_a_step_is_what_torch_counts(world, name):
     found, step = counted(hooks, positions)
     assert step["asked"] > 1 and step["labels"] > 0
     path = [] if hooks.routed is None else [len(one) for one in hooks.routed.paths]
-    assert hooks._costs.step(**step, path=path) == pytest.approx(found, rel=0.02)
+    assert hooks._costs.step(**step, path=path) == pytest.approx(found, rel=1e-9)
 
 
 def test_a_step_of_text_alone_is_what_torch_counts(world):
@@ -94,7 +94,7 @@ def test_a_step_of_text_alone_is_what_torch_counts(world):
     positions = np.array([4])
     hooks.begin(0, 0, positions)
     found, step = counted(hooks, positions)
-    assert hooks._costs.step(**step, path=[]) == pytest.approx(found, rel=0.02)
+    assert hooks._costs.step(**step, path=[]) == pytest.approx(found, rel=1e-9)
 
 
 @pytest.mark.parametrize("scaling", ["joint", "per_layer"])
@@ -126,10 +126,11 @@ def test_finding_a_path_is_what_torch_counts_but_for_the_decoder(world, scaling,
     decoding = passes * once.get_total_flops() + forward.get_total_flops()
     length = int(hooks.feed.lengths[4])
     assert length == len(TEXTS[4].split()) + 2
-    assert hooks._costs.path(1, length) + decoding == pytest.approx(counter.get_total_flops(), rel=0.02)
+    assert hooks._costs.path(1, length) + decoding == pytest.approx(counter.get_total_flops(), rel=1e-3)
 
 
 def test_modes_that_attribute_nothing_cost_nothing_and_magnitude_a_forward_pass(world):
+    """What is injected is not counted there."""
     linked, knowledge = world
     for mode, expected in (("random", 0.0), ("in_backward", 0.0), ("off", 0.0)):
         costs = Costs(
@@ -146,7 +147,7 @@ def test_modes_that_attribute_nothing_cost_nothing_and_magnitude_a_forward_pass(
     hooks.feed.begin(0, np.array([4]))
     with FlopCounterMode(display=False) as counter:
         hooks._finder.find(0, np.array([4]))  # type: ignore[union-attr]
-    assert hooks._costs.path(1, int(hooks.feed.lengths[4])) == pytest.approx(counter.get_total_flops(), rel=0.02)
+    assert hooks._costs.path(1, int(hooks.feed.lengths[4])) == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
 def _knowing(mode: str) -> Any:
