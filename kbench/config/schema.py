@@ -6,10 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from kbench.config.data import (
-    GENERATED,
-    JOINED,
-    METRICS,
-    READERS,
     Data,
     Hub,
     LabelPiece,
@@ -23,6 +19,7 @@ from kbench.config.data import (
 )
 from kbench.config.keys import key, machinery
 from kbench.config.knowledge import Knowledge
+from kbench.config.readers import GENERATED, JOINED, METRICS, READERS
 from kbench.engine.recipe import Recipe
 from kbench.errors import Problem
 
