@@ -81,6 +81,9 @@ class Bank(ABC):
     def rollback(self, step: int) -> None:
         """Be as at the checkpoint of `step`; 0: empty. Comes before `restore`."""
 
+    def close(self) -> None:  # noqa: B027 - most banks have no files
+        """The training has ended: let go of files."""
+
 
 @dataclass
 class Rows:
@@ -321,6 +324,10 @@ class ShardedBank(Bank):
     def rollback(self, step: int) -> None:
         """See `Bank`."""
         self.inner.rollback(step)
+
+    def close(self) -> None:
+        """See `Bank`."""
+        self.inner.close()
 
     def _joined(self, own: Tensor) -> Tensor:
         """The rows of all processes, whose numbers differ, in the order of their ranks."""

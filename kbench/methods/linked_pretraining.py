@@ -165,6 +165,9 @@ class LinkedPretraining:
             log_every=bench.log_every,
             hooks=hooks,
         )
+        if hooks.bank is not None:
+            hooks.bank.close()
+        runtime.barrier()
         if runtime.is_main:
             self._save(model, work)
             for name in ("checkpoints", "bank"):

@@ -7,14 +7,14 @@ import math
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM
 
+from kbench.data import toy_graph
 from kbench.engine import loop
-from kbench.errors import ConfigError, DataError, InterruptedRunError
+from kbench.errors import InterruptedRunError, UserError
 from kbench.methods.curve import read
 from kbench.methods.linked_pretraining import SNAPSHOTS
 
@@ -190,19 +190,42 @@ def test_switches_of_pretraining_change_the_checkpoint(toy, tmp_path):
         (["method.part=0.3"], "no model is kept at 0.3"),
         (["method.theta=2"], "method.theta"),
         (["method.inject.exclude=probe"], "what would be left out"),
-        (["knowledge=wikidata5m"], ""),
     ],
 )
 def test_a_mistake_is_one_message(words, says, tmp_path):
-    with pytest.raises((ConfigError, DataError, Exception)) as caught:
+    with pytest.raises(UserError) as caught:
         in_process(["method=trelm", *LINKED, *QUICK, *words], tmp_path)
-    assert says in str(caught.value) and not isinstance(caught.value, AttributeError | TypeError | KeyError)
+    assert says in str(caught.value)
 
 
-def test_the_literal_command_runs_on_the_toy_world_in_lamas_form(toy, tmp_path):
-    run, result = toy("method=trelm", data=PROBE, outputs=tmp_path)
-    shown = result.metrics["test"]
-    assert {"google_re", "t_rex"} & set(shown)
-    assert any(name.startswith("leak") for name in result.diagnostics)
-    scores = np.load(run.folder / "scores/test.npy") if run.scores("test").exists() else None
-    assert scores is None
+def test_a_graph_without_linked_text_is_one_message(tmp_path):
+    with pytest.raises(UserError, match=r"knowledge=toy.*has no text with linked mentions"):
+        in_process(["method=trelm", *QUICK, "knowledge.corpus=null"], tmp_path)
+
+
+def lama_folder(folder: Path) -> Path:
+    """Facts of the toy graph as LAMA's own files: T-REx's citizens and fields of work."""
+    triples, names = toy_graph.generate()
+    labels = {number: text for relation, number, rank, text in names["en"] if not relation and rank == 0}
+    (folder / "TREx").mkdir(parents=True)
+    asked = {"P27": (toy_graph.CITIZEN, "[X] is a citizen of [Y] ."), "P101": (toy_graph.FIELD, "[X] works in [Y] .")}
+    templates = [{"relation": name, "template": text, "type": "N-1"} for name, (_, text) in asked.items()]
+    (folder / "relations.jsonl").write_text("".join(json.dumps(one) + "\n" for one in templates))
+    for name, (number, _) in asked.items():
+        facts = [(head, tail) for head, relation, tail in triples if relation == number][:40]
+        rows = [
+            {"obj_uri": f"Q{tail}", "obj_label": labels[tail], "sub_uri": f"Q{head}", "sub_label": labels[head],
+             "predicate_id": name, "uuid": f"{name}-{head}-{tail}", "evidences": []}
+            for head, tail in facts
+        ]  # fmt: skip
+        (folder / "TREx" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_lamas_own_files_are_asked_of_a_model_that_was_told_them(tmp_path):
+    folder = lama_folder(tmp_path / "lama")
+    words = ["method=trelm", "data=lama", "backbone=tiny", "knowledge=toy", f"data.path={folder}", *LINKED]
+    run, result = in_process([*words, "data.metrics=[t_rex,uhn_t_rex]", "log_every=1"], tmp_path)
+    assert set(result.metrics["test"]) == {"t_rex", "uhn_t_rex"}
+    assert result.diagnostics["kept"] <= result.diagnostics["of"] == 80
+    assert result.diagnostics["leak/t_rex"] == 1.0 and len(curve(run)) == 4
