@@ -184,7 +184,7 @@ def line_of(group: str, name: str, key: str) -> str:
     """The line of a YAML that gives a key its value; of one built upon others the line there, the last one first."""
     paths = [registry.conf_root() / group / f"{name}.yaml", *reversed(parts(group, name))]
     lines = [line for path in paths for line in path.read_text().splitlines()]
-    return next(line for line in lines if re.match(rf" *{key}:", line))
+    return next(line for line in lines if re.match(rf" *{key}: *\S", line))
 
 
 @pytest.mark.parametrize(("method", "switch", "value"), SWITCHES)
