@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from kbench.config import trelm as options
 from kbench.methods.banks import Bank, RowsBank, ShardedBank
@@ -123,8 +122,3 @@ def route(model: Any, knowing: Any) -> Routed:
     if first and still and (knowing.inject.share_projection or not knowing.inject.enabled):
         routed.cut(first)
     return routed
-
-
-def trained(model: nn.Module) -> int:
-    """How many numbers of a model an ordinary optimiser updates."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
